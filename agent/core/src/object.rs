@@ -1,0 +1,341 @@
+//! The Kubernetes objects Parapet reads, in the shape of their API and with only the fields it uses.
+//!
+//! In: YAML or JSON (by serde, from files) or a watch. Out: [`Change`]s for the index and the policy
+//! sets. Absent and empty stay apart here, as the API has them; nothing is defaulted in this file.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::policy::*;
+
+mod policy;
+
+/// One step of the cluster's life, from files and from a live cluster alike.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// The object is now as given, whether it was known or not.
+    Applied(Object),
+    /// The object is gone. Applies only if the UID matches, where one is given.
+    Deleted(ObjectRef),
+    /// Every object of this source and kind is now exactly this list (a full list, a re-read folder).
+    Replaced(Kind, Vec<Object>),
+    /// The first full list of this kind is complete.
+    Synced(Kind),
+}
+
+/// The kinds Parapet reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub enum Kind {
+    /// core/v1
+    Namespace,
+    /// core/v1
+    Node,
+    /// core/v1
+    Pod,
+    /// core/v1
+    Service,
+    /// discovery.k8s.io/v1
+    EndpointSlice,
+    /// networking.k8s.io/v1
+    NetworkPolicy,
+    /// apps/v1, batch/v1: anything that owns pods or owns their owners.
+    Workload,
+}
+
+/// One object.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "each variant is documented at its type")]
+pub enum Object {
+    Namespace(Namespace),
+    Node(Node),
+    Pod(Box<Pod>),
+    Service(Service),
+    EndpointSlice(EndpointSlice),
+    NetworkPolicy(NetworkPolicy),
+    Workload(WorkloadObject),
+}
+
+/// Names one object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// Its kind.
+    pub kind: Kind,
+    /// For [`Kind::Workload`] the API kind ("ReplicaSet"), else empty.
+    pub api_kind: String,
+    /// Empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`, where known.
+    pub uid: Option<String>,
+}
+
+/// `metadata`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of ObjectMeta v1")]
+pub struct Meta {
+    #[serde(default)]
+    pub name: String,
+    #[serde(default)]
+    pub namespace: String,
+    #[serde(default)]
+    pub uid: String,
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// RFC 3339.
+    pub creation_timestamp: Option<String>,
+    /// RFC 3339. Set while the object is being deleted.
+    pub deletion_timestamp: Option<String>,
+    #[serde(default)]
+    pub owner_references: Vec<OwnerReference>,
+}
+
+/// `metadata.ownerReferences[]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of OwnerReference v1")]
+pub struct OwnerReference {
+    #[serde(default)]
+    pub api_version: String,
+    pub kind: String,
+    pub name: String,
+    #[serde(default)]
+    pub uid: String,
+    #[serde(default)]
+    pub controller: bool,
+}
+
+/// core/v1 Namespace.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct Namespace {
+    pub metadata: Meta,
+}
+
+/// core/v1 Node.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct Node {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: NodeSpec,
+    #[serde(default)]
+    pub status: NodeStatus,
+}
+
+/// `spec` of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct NodeSpec {
+    #[serde(default, rename = "podCIDRs")]
+    pub pod_cidrs: Vec<String>,
+}
+
+/// `status` of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct NodeStatus {
+    #[serde(default)]
+    pub addresses: Vec<NodeAddress>,
+}
+
+/// `status.addresses[]` of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct NodeAddress {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub address: String,
+}
+
+/// core/v1 Pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct Pod {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: PodSpec,
+    #[serde(default)]
+    pub status: PodStatus,
+}
+
+/// `spec` of a Pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct PodSpec {
+    #[serde(default)]
+    pub node_name: String,
+    #[serde(default)]
+    pub host_network: bool,
+    #[serde(default)]
+    pub service_account_name: String,
+    #[serde(default)]
+    pub containers: Vec<Container>,
+    #[serde(default)]
+    pub init_containers: Vec<Container>,
+}
+
+/// `spec.containers[]` of a Pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct Container {
+    pub name: String,
+    #[serde(default)]
+    pub ports: Vec<ContainerPort>,
+    pub restart_policy: Option<String>,
+}
+
+/// `spec.containers[].ports[]` of a Pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct ContainerPort {
+    #[serde(default)]
+    pub name: String,
+    pub container_port: u16,
+    pub protocol: Option<String>,
+}
+
+/// `status` of a Pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct PodStatus {
+    #[serde(default)]
+    pub phase: String,
+    #[serde(default, rename = "podIP")]
+    pub pod_ip: String,
+    #[serde(default, rename = "podIPs")]
+    pub pod_ips: Vec<PodIp>,
+    #[serde(default, rename = "hostIP")]
+    pub host_ip: String,
+    /// RFC 3339.
+    pub start_time: Option<String>,
+    #[serde(default)]
+    pub container_statuses: Vec<ContainerStatus>,
+}
+
+/// `status.podIPs[]` of a Pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct PodIp {
+    pub ip: String,
+}
+
+/// `status.containerStatuses[]` of a Pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct ContainerStatus {
+    pub name: String,
+    /// `containerd://<id>`, `cri-o://<id>`, `docker://<id>`.
+    #[serde(default, rename = "containerID")]
+    pub container_id: String,
+}
+
+/// core/v1 Service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct Service {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub spec: ServiceSpec,
+}
+
+/// `spec` of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct ServiceSpec {
+    #[serde(default, rename = "clusterIP")]
+    pub cluster_ip: String,
+    #[serde(default, rename = "clusterIPs")]
+    pub cluster_ips: Vec<String>,
+    #[serde(default, rename = "externalIPs")]
+    pub external_ips: Vec<String>,
+    #[serde(default, rename = "type")]
+    pub kind: String,
+    #[serde(default)]
+    pub selector: BTreeMap<String, String>,
+    #[serde(default)]
+    pub ports: Vec<ServicePort>,
+}
+
+/// `spec.ports[]` of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct ServicePort {
+    #[serde(default)]
+    pub name: String,
+    pub protocol: Option<String>,
+    pub port: u16,
+    pub target_port: Option<IntOrString>,
+    pub node_port: Option<u16>,
+}
+
+/// discovery.k8s.io/v1 EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct EndpointSlice {
+    pub metadata: Meta,
+    #[serde(default)]
+    pub address_type: String,
+    #[serde(default)]
+    pub endpoints: Vec<SliceEndpoint>,
+    #[serde(default)]
+    pub ports: Vec<SlicePort>,
+}
+
+/// `endpoints[]` of an EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct SliceEndpoint {
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    #[serde(default)]
+    pub conditions: SliceConditions,
+}
+
+/// `endpoints[].conditions` of an EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct SliceConditions {
+    pub ready: Option<bool>,
+    pub serving: Option<bool>,
+    pub terminating: Option<bool>,
+}
+
+/// `ports[]` of an EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct SlicePort {
+    pub name: Option<String>,
+    pub protocol: Option<String>,
+    pub port: Option<u16>,
+}
+
+/// Deployment, ReplicaSet, StatefulSet, DaemonSet, Job, CronJob: of these only the owner chain counts.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct WorkloadObject {
+    #[serde(skip)]
+    pub api_kind: String,
+    pub metadata: Meta,
+}
+
+/// `intstr.IntOrString`: "80" is the name of a port, 80 its number.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+#[expect(missing_docs, reason = "the variants say it")]
+pub enum IntOrString {
+    Int(i64),
+    String(String),
+}
