@@ -20,13 +20,14 @@ pub const MAP_EVENTS: &str = "EVENTS";
 pub const MAP_LOST: &str = "LOST";
 /// Name of the socket-local storage with the flow a socket was last seen in.
 pub const MAP_SOCKETS: &str = "SOCKETS";
-/// Name of the table of UDP socket pairs, which remembers who sent first.
-pub const MAP_UDP_PAIRS: &str = "UDP_PAIRS";
+/// Name of the table of socket pairs: who sent first (UDP), which SYN was counted (TCP).
+pub const MAP_PAIRS: &str = "PAIRS";
 
-/// Flows the kernel can count at once. More are counted as lost packets.
+/// Flows the kernel can count at once. More are counted as lost packets. Below 2^23, because a
+/// socket remembers its slot number in 23 bits.
 pub const FLOWS_MAX: u32 = 65_536;
-/// UDP socket pairs remembered at once. The least recently used one is forgotten.
-pub const UDP_PAIRS_MAX: u32 = 65_536;
+/// Socket pairs remembered at once. The least recently used one is forgotten.
+pub const PAIRS_MAX: u32 = 65_536;
 /// Bytes in the event ring: a power of two and a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Longest cgroup path an event carries, without the final zero byte. Longer ones are cut and the
@@ -55,8 +56,8 @@ pub const STAGE_MALFORMED_PACKET: u32 = 2;
 pub const STAGE_OTHER_PROTOCOL: u32 = 3;
 /// Losses: a socket for which the kernel gave no storage; its packets count, its direction may be unknown.
 pub const STAGE_SOCKET_STORAGE: u32 = 4;
-/// Losses: a UDP socket pair that could not be remembered.
-pub const STAGE_UDP_PAIR: u32 = 5;
+/// Losses: a socket pair that could not be remembered; its next packet is counted as a new attempt.
+pub const STAGE_SOCKET_PAIR: u32 = 5;
 /// How many stages there are.
 pub const STAGES: u32 = 6;
 /// The label of each stage in `parapet_events_lost_total{stage}`, indexed by its constant.
@@ -66,7 +67,7 @@ pub const STAGE_NAMES: [&str; STAGES as usize] = [
     "malformed_packet",
     "other_protocol",
     "socket_storage",
-    "udp_pair",
+    "socket_pair",
 ];
 
 /// Event kind: a flow key was seen for the first time. Body: [`FlowSeen`].

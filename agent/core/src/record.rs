@@ -71,3 +71,195 @@ pub struct Counts {
     pub refused: u64,
     pub closed: u64,
 }
+
+/// One event of the kernel's ring, with the kernel's own monotonic time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Nanoseconds on the monotonic clock.
+    pub time_ns: u64,
+    /// What happened.
+    pub body: EventBody,
+}
+
+/// What an event tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventBody {
+    /// A flow moved into a slot.
+    FlowSeen {
+        /// Its slot.
+        slot: u32,
+        /// The slot's generation.
+        generation: u32,
+    },
+    /// A cgroup was made. The path is empty if the kernel could not say it.
+    CgroupCreated {
+        /// cgroup2 id.
+        cgroup_id: u64,
+        /// Path from the root of the hierarchy.
+        path: String,
+    },
+    /// A cgroup was removed.
+    CgroupRemoved {
+        /// cgroup2 id.
+        cgroup_id: u64,
+        /// Path from the root of the hierarchy.
+        path: String,
+    },
+}
+
+/// Why bytes are no event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Fewer bytes than the header or its body needs.
+    #[error("event has {found} bytes, its kind needs {needed}")]
+    Short {
+        /// Bytes there are.
+        found: usize,
+        /// Bytes needed.
+        needed: usize,
+    },
+    /// A kind of another ABI version.
+    #[error("event of unknown kind {0}")]
+    Kind(u32),
+    /// A cgroup path that is no UTF-8.
+    #[error("cgroup path of {cgroup_id} is not UTF-8")]
+    Path {
+        /// cgroup2 id.
+        cgroup_id: u64,
+    },
+}
+
+/// Reads little and big endian alike: the kernel wrote the bytes on this machine.
+fn word(bytes: &[u8], at: usize) -> Result<u32, DecodeError> {
+    let short = || DecodeError::Short { found: bytes.len(), needed: at + 4 };
+    let four = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()).ok_or_else(short)?;
+    Ok(u32::from_ne_bytes(*four))
+}
+
+fn long(bytes: &[u8], at: usize) -> Result<u64, DecodeError> {
+    let short = || DecodeError::Short { found: bytes.len(), needed: at + 8 };
+    let eight = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()).ok_or_else(short)?;
+    Ok(u64::from_ne_bytes(*eight))
+}
+
+/// One ring entry.
+///
+/// # Errors
+/// The bytes are too short, of an unknown kind, or hold a path that is not UTF-8.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    use parapet_common as abi;
+    let header_bytes = size_of::<abi::EventHeader>();
+    let kind = word(bytes, std::mem::offset_of!(abi::EventHeader, kind))?;
+    let body_bytes = word(bytes, std::mem::offset_of!(abi::EventHeader, body_bytes))?;
+    let time_ns = long(bytes, std::mem::offset_of!(abi::EventHeader, time_ns))?;
+    let needed = header_bytes.saturating_add(usize::try_from(body_bytes).unwrap_or(usize::MAX));
+    let body = bytes
+        .get(header_bytes..needed)
+        .ok_or(DecodeError::Short { found: bytes.len(), needed })?;
+    let body = match kind {
+        abi::EVENT_FLOW_SEEN => EventBody::FlowSeen {
+            slot: word(body, std::mem::offset_of!(abi::FlowSeen, slot))?,
+            generation: word(body, std::mem::offset_of!(abi::FlowSeen, generation))?,
+        },
+        abi::EVENT_CGROUP_CREATED => {
+            let (cgroup_id, path) = cgroup(body)?;
+            EventBody::CgroupCreated { cgroup_id, path }
+        }
+        abi::EVENT_CGROUP_REMOVED => {
+            let (cgroup_id, path) = cgroup(body)?;
+            EventBody::CgroupRemoved { cgroup_id, path }
+        }
+        other => return Err(DecodeError::Kind(other)),
+    };
+    Ok(Event { time_ns, body })
+}
+
+fn cgroup(body: &[u8]) -> Result<(u64, String), DecodeError> {
+    let fixed = size_of::<parapet_common::CgroupEvent>();
+    let cgroup_id = long(body, std::mem::offset_of!(parapet_common::CgroupEvent, cgroup_id))?;
+    let path = body.get(fixed..).ok_or(DecodeError::Short { found: body.len(), needed: fixed })?;
+    // A path that fills the field was cut: an ancestor's name would be taken for its own.
+    if path.len() >= parapet_common::CGROUP_PATH_BYTES_MAX {
+        return Ok((cgroup_id, String::new()));
+    }
+    let path = std::str::from_utf8(path).map_err(|_| DecodeError::Path { cgroup_id })?;
+    Ok((cgroup_id, path.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: u32, body: &[u8]) -> Vec<u8> {
+        let mut bytes = kind.to_ne_bytes().to_vec();
+        bytes.extend(u32::try_from(body.len()).unwrap().to_ne_bytes());
+        bytes.extend(77_u64.to_ne_bytes());
+        bytes.extend(body);
+        bytes
+    }
+
+    fn cgroup_body(path: &[u8]) -> Vec<u8> {
+        let mut body = 4242_u64.to_ne_bytes().to_vec();
+        body.extend([0; 8]);
+        body.extend(path);
+        body
+    }
+
+    #[test]
+    fn a_cgroup_event_is_its_id_and_path() {
+        let bytes = event(parapet_common::EVENT_CGROUP_CREATED, &cgroup_body(b"/kubepods/podx"));
+        let body =
+            EventBody::CgroupCreated { cgroup_id: 4242, path: "/kubepods/podx".to_owned() };
+        assert_eq!(decode(&bytes), Ok(Event { time_ns: 77, body }));
+    }
+
+    #[test]
+    fn a_flow_event_is_its_slot_and_generation() {
+        let mut body = vec![9; 32];
+        body.extend(5_u32.to_ne_bytes());
+        body.extend(6_u32.to_ne_bytes());
+        let bytes = event(parapet_common::EVENT_FLOW_SEEN, &body);
+        let body = EventBody::FlowSeen { slot: 5, generation: 6 };
+        assert_eq!(decode(&bytes), Ok(Event { time_ns: 77, body }));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_and_trailing_bytes_are_not() {
+        let whole = event(parapet_common::EVENT_CGROUP_REMOVED, &cgroup_body(b"/a"));
+        for length in 0..whole.len() {
+            assert!(
+                matches!(decode(&whole[..length]), Err(DecodeError::Short { .. })),
+                "{length} of {} bytes",
+                whole.len()
+            );
+        }
+        let mut padded = whole.clone();
+        padded.extend([0xff; 40]);
+        assert_eq!(decode(&padded), decode(&whole));
+    }
+
+    #[test]
+    fn a_length_beyond_the_bytes_an_unknown_kind_and_a_bad_path_are_named() {
+        let mut long_body = event(parapet_common::EVENT_CGROUP_CREATED, &cgroup_body(b"/a"));
+        long_body[4..8].copy_from_slice(&u32::MAX.to_ne_bytes());
+        assert!(matches!(decode(&long_body), Err(DecodeError::Short { found: 34, .. })));
+        assert_eq!(decode(&event(99, &[])), Err(DecodeError::Kind(99)));
+        let bad = event(parapet_common::EVENT_CGROUP_CREATED, &cgroup_body(&[b'/', 0xff]));
+        assert_eq!(decode(&bad), Err(DecodeError::Path { cgroup_id: 4242 }));
+    }
+
+    #[test]
+    fn a_path_that_was_cut_is_no_path() {
+        let cut = vec![b'a'; parapet_common::CGROUP_PATH_BYTES_MAX];
+        let bytes = event(parapet_common::EVENT_CGROUP_CREATED, &cgroup_body(&cut));
+        let body = EventBody::CgroupCreated { cgroup_id: 4242, path: String::new() };
+        assert_eq!(decode(&bytes), Ok(Event { time_ns: 77, body }));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(0_u8.., 0..600)) {
+            let _ = decode(&bytes);
+        }
+    }
+}

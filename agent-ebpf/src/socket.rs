@@ -1,0 +1,148 @@
+//! What a socket remembers between packets, so that the steady state needs no hash.
+//!
+//! The remembered flow is one word, written and read whole: a UDP socket is used from several CPUs at
+//! once, and half of one flow with half of another would count packets for the wrong peer. Whatever the
+//! word says is held against the slot itself before it is believed.
+
+use aya_ebpf::{
+    bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
+    helpers::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_sk_storage_get},
+    programs::SkBuffContext,
+};
+use parapet_common::STAGE_SOCKET_STORAGE;
+
+use crate::{count, maps::SOCKETS};
+
+/// `TCP_LISTEN` and `TCP_SYN_SENT` of include/net/tcp_states.h, part of the kernel's stable interface.
+pub const STATE_LISTEN: u32 = 10;
+pub const STATE_SYN_SENT: u32 = 2;
+
+/// Nothing was seen on this socket.
+pub const PHASE_NEW: u32 = 0;
+/// A listener; or, cloned from one, a connection of which no packet was seen yet.
+pub const PHASE_LISTENER: u32 = 1;
+/// We sent a SYN.
+pub const PHASE_OPENING: u32 = 2;
+/// The handshake is complete, we began.
+pub const PHASE_OPEN_EGRESS: u32 = 3;
+/// The handshake is complete, the peer began.
+pub const PHASE_OPEN_INGRESS: u32 = 4;
+/// First seen in mid-stream.
+pub const PHASE_MIDSTREAM: u32 = 5;
+/// FIN or RST was seen; we had begun.
+pub const PHASE_ENDED_EGRESS: u32 = 6;
+/// FIN or RST was seen; the peer had begun.
+pub const PHASE_ENDED_INGRESS: u32 = 7;
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SocketState {
+    /// A [`CachedFlow`].
+    pub flow: u64,
+    /// One of the `PHASE_*` (TCP only).
+    pub phase: u32,
+    pub reserved: u32,
+}
+
+/// A socket and one of its peers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PairKey {
+    pub cookie: u64,
+    pub peer_addr: [u8; 16],
+    pub peer_port: u32,
+    pub reserved: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pair {
+    /// `DIRECTION_*`.
+    pub direction: u32,
+    /// 1 once an answer was counted (UDP).
+    pub answered: u32,
+    /// Sequence number of the SYN that was counted (TCP listeners).
+    pub sequence: u32,
+    pub reserved: u32,
+}
+
+/// `[1 valid][1 answered][23 slot][23 generation][16 peer port]`.
+#[derive(Clone, Copy)]
+pub struct CachedFlow(pub u64);
+
+const GENERATION_MASK: u32 = (1 << 23) - 1;
+const VALID: u64 = 1 << 63;
+const ANSWERED: u64 = 1 << 62;
+
+impl CachedFlow {
+    #[inline(always)]
+    pub fn new(slot: u32, generation: u32, peer_port: u16, answered: bool) -> Self {
+        let answered = if answered { ANSWERED } else { 0 };
+        let generation = u64::from(generation & GENERATION_MASK);
+        Self(VALID | answered | u64::from(slot) << 39 | generation << 16 | u64::from(peer_port))
+    }
+
+    #[inline(always)]
+    pub fn slot(self) -> Option<u32> {
+        if self.0 & VALID == 0 { None } else { Some((self.0 >> 39) as u32 & GENERATION_MASK) }
+    }
+
+    #[inline(always)]
+    pub fn is_generation(self, generation: u32) -> bool {
+        (self.0 >> 16) as u32 & GENERATION_MASK == generation & GENERATION_MASK
+    }
+
+    #[inline(always)]
+    pub fn peer_port(self) -> u16 {
+        self.0 as u16
+    }
+
+    #[inline(always)]
+    pub fn answered(self) -> bool {
+        self.0 & ANSWERED != 0
+    }
+
+    #[inline(always)]
+    pub fn with_answer(self) -> Self {
+        Self(self.0 | ANSWERED)
+    }
+}
+
+/// The packet's socket, if it is a whole one (not a request or TIME_WAIT mini socket).
+#[inline(always)]
+pub fn of(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+    // SAFETY: the context is valid for the whole program; the helper takes a null-checked socket.
+    unsafe {
+        let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let sk = bpf_sk_fullsock(sk);
+        if sk.is_null() { None } else { Some(sk) }
+    }
+}
+
+#[inline(always)]
+pub fn cookie(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: the context is valid for the whole program.
+    unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
+}
+
+/// The socket's memory, made if it has none; none (and a loss counted) if there is no memory for it.
+#[inline(always)]
+pub fn state(sk: *mut bpf_sock) -> Option<*mut SocketState> {
+    // SAFETY: `sk` comes from `of`; the map's value type is SocketState.
+    let state = unsafe {
+        bpf_sk_storage_get(
+            SOCKETS.as_ptr(),
+            sk.cast(),
+            core::ptr::null_mut(),
+            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
+        )
+    };
+    if state.is_null() {
+        count::lost(STAGE_SOCKET_STORAGE);
+        return None;
+    }
+    Some(state.cast())
+}
