@@ -72,6 +72,35 @@ pub struct Counts {
     pub closed: u64,
 }
 
+impl Counts {
+    /// What was added since `before`. A counter that went back counts from zero.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        let delta = |now: u64, before: u64| if now < before { now } else { now - before };
+        Self {
+            sent_packets: delta(self.sent_packets, before.sent_packets),
+            sent_bytes: delta(self.sent_bytes, before.sent_bytes),
+            received_packets: delta(self.received_packets, before.received_packets),
+            received_bytes: delta(self.received_bytes, before.received_bytes),
+            attempts: delta(self.attempts, before.attempts),
+            answered: delta(self.answered, before.answered),
+            refused: delta(self.refused, before.refused),
+            closed: delta(self.closed, before.closed),
+        }
+    }
+}
+
+/// The address in a flow key; none for a family that is neither 4 nor 6.
+#[must_use]
+pub fn address(family: u8, bytes: [u8; 16]) -> Option<IpAddr> {
+    let [a, b, c, d, ..] = bytes;
+    match family {
+        4 => Some(IpAddr::from([a, b, c, d])),
+        6 => Some(IpAddr::from(bytes).to_canonical()),
+        _ => None,
+    }
+}
+
 /// One event of the kernel's ring, with the kernel's own monotonic time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

@@ -1,0 +1,289 @@
+//! The kernel's flow counters, read through shared memory: slots in, what was added since the last read out.
+//!
+//! A slot is freed in two steps. First its key leaves the hash and its state is cleared, so that no
+//! packet finds it any more; a read later, when no program that found it before can still be running,
+//! its last counts are taken, its generation is raised and its number goes back to the free ones.
+
+use std::collections::HashMap;
+use std::ptr::NonNull;
+use std::time::Duration;
+
+use aya::maps::{HashMap as BpfHashMap, MapData, Queue};
+use aya::Pod;
+use parapet_common::{
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FlowKey, FlowSlot, SLOT_FREE, SLOT_LIVE,
+};
+use parapet_core::flow::{Direction, Protocol, Timestamp};
+use parapet_core::record::{Counts, FlowRecord, Record};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use super::clock::Clock;
+
+/// Under pressure (9 of 10 slots taken) idle flows leave after this share of the usual time.
+const PRESSURE_IDLE_DIVISOR: u32 = 10;
+
+/// Longer than any packet program runs: a slot hidden for this long is in nobody's hands.
+const GRACE_NS: u64 = 100_000_000;
+
+/// [`FlowKey`] as aya wants its keys.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Key(pub(super) FlowKey);
+
+// SAFETY: FlowKey is repr(C), integers only, without padding: valid for every bit pattern.
+#[expect(unsafe_code, reason = "aya asks for this promise about map keys")]
+unsafe impl Pod for Key {}
+
+/// The array of slots, mapped into our memory.
+struct SharedSlots {
+    base: NonNull<FlowSlot>,
+    bytes: usize,
+    count: u32,
+}
+
+// SAFETY: the memory is the kernel's and stays mapped until drop; access is by volatile reads and writes.
+#[expect(unsafe_code, reason = "a mapping may be used from any thread")]
+unsafe impl Send for SharedSlots {}
+
+// SAFETY: as above; `&self` only reads.
+#[expect(unsafe_code, reason = "a mapping may be read from any thread")]
+unsafe impl Sync for SharedSlots {}
+
+impl SharedSlots {
+    #[expect(unsafe_code, reason = "mapping a file descriptor")]
+    fn map(map: &MapData, count: u32) -> std::io::Result<Self> {
+        use std::os::fd::AsFd;
+        let page = rustix::param::page_size();
+        let bytes = (size_of::<FlowSlot>() * count as usize).next_multiple_of(page);
+        // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
+        let base = unsafe {
+            mmap(
+                std::ptr::null_mut(),
+                bytes,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                map.fd().as_fd(),
+                0,
+            )?
+        };
+        let base = NonNull::new(base.cast())
+            .ok_or_else(|| std::io::Error::other("the kernel mapped the slots at address 0"))?;
+        Ok(Self { base, bytes, count })
+    }
+
+    fn pointer(&self, number: u32) -> Option<NonNull<FlowSlot>> {
+        // SAFETY: below count, so inside of the mapping.
+        #[expect(unsafe_code, reason = "indexing the mapping")]
+        (number < self.count).then(|| unsafe { self.base.add(number as usize) })
+    }
+
+    #[expect(unsafe_code, reason = "the kernel writes this memory meanwhile")]
+    fn read(&self, number: u32) -> Option<FlowSlot> {
+        // SAFETY: inside of the mapping; every bit pattern is a valid slot.
+        self.pointer(number).map(|slot| unsafe { slot.read_volatile() })
+    }
+
+    #[expect(unsafe_code, reason = "the kernel reads this memory meanwhile")]
+    fn write(&self, number: u32, value: FlowSlot) {
+        if let Some(slot) = self.pointer(number) {
+            // SAFETY: inside of the mapping; only slots that no program can find are written whole.
+            unsafe { slot.write_volatile(value) }
+        }
+    }
+
+    #[expect(unsafe_code, reason = "the kernel reads this memory meanwhile")]
+    fn hide(&self, number: u32) {
+        if let Some(slot) = self.pointer(number) {
+            // SAFETY: inside of the mapping; one aligned word.
+            unsafe { (&raw mut (*slot.as_ptr()).state).write_volatile(SLOT_FREE) }
+        }
+    }
+}
+
+impl Drop for SharedSlots {
+    #[expect(unsafe_code, reason = "unmapping what `map` mapped")]
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this length; nothing refers to it any more.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// What we know of a taken slot.
+#[derive(Clone, Copy)]
+struct Taken {
+    counted: Counts,
+    last_seen_ns: u64,
+    /// When it was hidden from the packet programs.
+    leaving_since_ns: Option<u64>,
+}
+
+/// All flows the kernel counts.
+pub(super) struct Slots {
+    flows: BpfHashMap<MapData, Key, u32>,
+    free: Queue<MapData, u32>,
+    shared: SharedSlots,
+    taken: HashMap<u32, Taken>,
+    idle_max: Duration,
+    rescan: bool,
+    /// When the counters were read last; a new count is newer.
+    read_ns: u64,
+}
+
+impl Slots {
+    /// Fills the queue of free slots.
+    pub(super) fn new(
+        flows: BpfHashMap<MapData, Key, u32>,
+        slots: &MapData,
+        mut free: Queue<MapData, u32>,
+        count: u32,
+        idle_max: Duration,
+    ) -> Result<Self, String> {
+        let shared = SharedSlots::map(slots, count)
+            .map_err(|error| format!("the flow counters cannot be mapped: {error}"))?;
+        for number in 0..count {
+            free.push(number, 0).map_err(|error| format!("free slots: {error}"))?;
+        }
+        let read_ns = Clock::now().monotonic_ns();
+        Ok(Self { flows, free, shared, taken: HashMap::new(), idle_max, rescan: false, read_ns })
+    }
+
+    /// An event told of this slot.
+    pub(super) fn seen(&mut self, number: u32) {
+        if number < self.shared.count {
+            self.taken.entry(number).or_insert(Taken {
+                counted: Counts::default(),
+                last_seen_ns: 0,
+                leaving_since_ns: None,
+            });
+        }
+    }
+
+    /// Events were lost: the next read looks at every slot.
+    pub(super) fn rescan(&mut self) {
+        self.rescan = true;
+    }
+
+    pub(super) fn entries(&self) -> u64 {
+        self.taken.len() as u64
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        u64::from(self.shared.count)
+    }
+
+    /// Appends a record for every flow that counted something since the last read.
+    pub(super) fn read(&mut self, clock: &Clock, records: &mut Vec<Record>) {
+        if std::mem::take(&mut self.rescan) {
+            for number in 0..self.shared.count {
+                if self.shared.read(number).is_some_and(|slot| slot.state == SLOT_LIVE) {
+                    self.seen(number);
+                }
+            }
+        }
+        let since = clock.timestamp(self.read_ns);
+        self.read_ns = clock.monotonic_ns();
+        let idle_ns = self.idle_ns();
+        let mut freed = Vec::new();
+        for (number, taken) in &mut self.taken {
+            let Some(slot) = self.shared.read(*number) else { continue };
+            // The event is sent a moment after the slot is shown; the key is there before both.
+            if let Some(record) = record(&slot, taken, clock, since) {
+                records.push(Record::Flow(record));
+            }
+            if let Some(leaving_since_ns) = taken.leaving_since_ns {
+                if self.read_ns.saturating_sub(leaving_since_ns) < GRACE_NS {
+                    continue;
+                }
+                let generation = slot.generation.wrapping_add(1);
+                self.shared.write(*number, FlowSlot { generation, ..empty() });
+                freed.push(*number);
+            } else if clock.monotonic_ns().saturating_sub(slot.last_seen_ns) > idle_ns
+                && slot.state == SLOT_LIVE
+            {
+                // Gone already means that it was removed before: nothing finds it either way.
+                let _ = self.flows.remove(&Key(slot.key));
+                self.shared.hide(*number);
+                taken.leaving_since_ns = Some(self.read_ns);
+            }
+        }
+        for number in freed {
+            self.taken.remove(&number);
+            if let Err(error) = self.free.push(number, 0) {
+                tracing::error!(%error, number, "a flow slot could not be given back");
+            }
+        }
+    }
+
+    fn idle_ns(&self) -> u64 {
+        let crowded = self.entries().saturating_mul(10) > self.capacity().saturating_mul(9);
+        let idle = if crowded { self.idle_max / PRESSURE_IDLE_DIVISOR } else { self.idle_max };
+        u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+fn empty() -> FlowSlot {
+    FlowSlot {
+        key: FlowKey {
+            cgroup_id: 0,
+            peer_addr: [0; 16],
+            service_port: 0,
+            protocol: 0,
+            family: 0,
+            direction: 0,
+            reserved: [0; 3],
+        },
+        generation: 0,
+        state: SLOT_FREE,
+        first_seen_ns: 0,
+        last_seen_ns: 0,
+        sent_packets_total: 0,
+        sent_bytes_total: 0,
+        received_packets_total: 0,
+        received_bytes_total: 0,
+        attempts_total: 0,
+        answered_total: 0,
+        refused_total: 0,
+        closed_total: 0,
+    }
+}
+
+/// What the slot counted since `taken` was updated, which this does.
+fn record(
+    slot: &FlowSlot,
+    taken: &mut Taken,
+    clock: &Clock,
+    since: Timestamp,
+) -> Option<FlowRecord> {
+    let total = Counts {
+        sent_packets: slot.sent_packets_total,
+        sent_bytes: slot.sent_bytes_total,
+        received_packets: slot.received_packets_total,
+        received_bytes: slot.received_bytes_total,
+        attempts: slot.attempts_total,
+        answered: slot.answered_total,
+        refused: slot.refused_total,
+        closed: slot.closed_total,
+    };
+    if total == taken.counted {
+        return None;
+    }
+    let counts = total.since(&taken.counted);
+    let last_seen = clock.timestamp(slot.last_seen_ns.max(taken.last_seen_ns));
+    // The kernel's time is coarse, so the first packet may look a few milliseconds older than it is.
+    let since = since.max(clock.timestamp(slot.first_seen_ns)).min(last_seen);
+    *taken = Taken { counted: total, last_seen_ns: slot.last_seen_ns, leaving_since_ns: taken.leaving_since_ns };
+    Some(FlowRecord {
+        cgroup_id: slot.key.cgroup_id,
+        peer: parapet_core::record::address(slot.key.family, slot.key.peer_addr)?,
+        service_port: slot.key.service_port,
+        protocol: Protocol(slot.key.protocol),
+        direction: match slot.key.direction {
+            DIRECTION_EGRESS => Some(Direction::Egress),
+            DIRECTION_INGRESS => Some(Direction::Ingress),
+            _ => None,
+        },
+        since,
+        last_seen,
+        counts,
+    })
+}
