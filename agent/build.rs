@@ -1,0 +1,25 @@
+//! Finds the compiled BPF object for the agent to embed. The environment variable
+//! PARAPET_BPF_OBJECT or the place where `cargo xtask build` leaves it comes in, its absolute path
+//! goes out as the compile-time variable PARAPET_BPF_OBJECT. It never compiles BPF itself, so that
+//! a plain `cargo build` needs no BPF toolchain once the object is there.
+#![expect(clippy::print_stdout, reason = "cargo reads a build script's answers from its stdout")]
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+fn main() {
+    println!("cargo::rerun-if-env-changed=PARAPET_BPF_OBJECT");
+    let object = match env::var_os("PARAPET_BPF_OBJECT").filter(|value| !value.is_empty()) {
+        Some(value) => PathBuf::from(value),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/parapet-ebpf.o"),
+    };
+    println!("cargo::rerun-if-changed={}", object.display());
+    match object.canonicalize() {
+        Ok(found) => println!("cargo::rustc-env=PARAPET_BPF_OBJECT={}", found.display()),
+        Err(_) => println!(
+            "cargo::error=the BPF object {} is not there: run `cargo xtask setup` once, then \
+             `cargo xtask build`",
+            object.display()
+        ),
+    }
+}

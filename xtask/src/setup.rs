@@ -1,0 +1,84 @@
+//! `cargo xtask setup`: what this machine has comes in, installed packages and a BPF toolchain go
+//! out. Run twice, the second run changes nothing. It never starts a service, never removes a
+//! package and never installs anything that `packages` does not list.
+
+mod apt;
+pub(crate) mod packages;
+pub(crate) mod toolchain;
+
+use anyhow::bail;
+
+use crate::layout::Layout;
+use crate::{host, run};
+use packages::{Need, PACKAGES};
+use toolchain::Toolchain;
+
+/// Brings this machine to where everything builds and every tier can run.
+pub(crate) fn perform(layout: &Layout) -> anyhow::Result<Toolchain> {
+    run::announce("setup", "packages, the BPF compiler and bpf-linker; what is there is kept");
+    let has_upstream = toolchain::find_upstream().is_some();
+    let missing = missing_packages(has_upstream, true)?;
+    if !missing.is_empty() {
+        install(&missing)?;
+    }
+    let toolchain = toolchain::find_or_install(layout)?;
+    println!("    BPF toolchain: {toolchain}");
+    println!("    setup complete");
+    Ok(toolchain)
+}
+
+/// The BPF toolchain, installed first when something is missing and we may install it.
+pub(crate) fn ensure(layout: &Layout) -> anyhow::Result<Toolchain> {
+    if let Some(toolchain) = toolchain::find()
+        && missing_packages(toolchain.is_upstream(), false)?.is_empty()
+    {
+        return Ok(toolchain);
+    }
+    if !host::is_root() {
+        let missing = missing_packages(false, false)?;
+        let names: Vec<_> = missing.iter().map(|need| need.package).collect();
+        bail!(
+            "something that the build needs is missing (packages: [{}]; BPF toolchain: {}) and \
+             only root may install it: run `cargo xtask setup` as root",
+            names.join(", "),
+            if toolchain::find().is_some() { "found" } else { "not found" },
+        );
+    }
+    println!("Something that the build needs is missing; running `cargo xtask setup` first.");
+    perform(layout)
+}
+
+/// What is not there yet, each printed with its reason when `verbose`.
+fn missing_packages(has_upstream: bool, verbose: bool) -> anyhow::Result<Vec<&'static Need>> {
+    let installed = apt::installed(&PACKAGES)?;
+    let mut missing = Vec::new();
+    for need in &PACKAGES {
+        let state = if need.is_for_debian_compiler && has_upstream {
+            "not needed"
+        } else if need.is_present(&installed) {
+            "present"
+        } else {
+            missing.push(need);
+            "MISSING"
+        };
+        if verbose {
+            println!("    {:<10} {:<14} {}", state, need.package, need.reason);
+        }
+    }
+    Ok(missing)
+}
+
+fn install(missing: &[&'static Need]) -> anyhow::Result<()> {
+    let names: Vec<_> = missing.iter().map(|need| need.package).collect();
+    if run::find_program("apt-get").is_none() {
+        bail!("this is not a Debian machine; install the equivalents of: {}", names.join(" "));
+    }
+    if !host::is_root() {
+        bail!(
+            "only root may install packages: run `cargo xtask setup` as root, or \
+             `apt-get install -y --no-install-recommends {}`",
+            names.join(" ")
+        );
+    }
+    apt::install(&names)
+}

@@ -1,0 +1,150 @@
+//! The tiers of the test suite. A name comes in; what it proves, what it needs and the command
+//! that runs it go out. It runs nothing itself.
+
+use std::process::Command;
+
+use clap::ValueEnum;
+
+use crate::layout::Layout;
+use crate::{host, run};
+
+/// The tiers that `cargo xtask test` knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TierName {
+    /// rustfmt, clippy and the project's own rules.
+    Tidy,
+    /// Tests of xtask itself.
+    Xtask,
+    /// Tests of the pure core.
+    Core,
+    /// Tests of the agent's own modules.
+    Agent,
+    /// The command line as a user meets it.
+    Cli,
+    /// Judgements of other implementations, repeated by `parapet explain`.
+    Conformance,
+    /// The simulated node: real traffic through real BPF programs.
+    Kernel,
+}
+
+/// How a tier is to be run here.
+pub(crate) enum Plan {
+    /// `cargo test`, whose results are counted.
+    Cargo(Command),
+    /// The checks of `tidy`, which are no libtest.
+    Checks,
+    /// It cannot run on this machine.
+    Cannot {
+        /// What is missing.
+        reason: String,
+        /// Whether CI provides it, so that its absence there is a failure.
+        must_run_in_ci: bool,
+    },
+}
+
+impl TierName {
+    /// All tiers in the order in which they run.
+    pub(crate) const FAST_TO_SLOW: [Self; 7] = [
+        Self::Tidy,
+        Self::Xtask,
+        Self::Core,
+        Self::Agent,
+        Self::Cli,
+        Self::Conformance,
+        Self::Kernel,
+    ];
+
+    /// The name on the command line and in the table.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tidy => "tidy",
+            Self::Xtask => "xtask",
+            Self::Core => "core",
+            Self::Agent => "agent",
+            Self::Cli => "cli",
+            Self::Conformance => "conformance",
+            Self::Kernel => "kernel",
+        }
+    }
+
+    /// What a passing tier shows, and what it needs for that.
+    pub(crate) fn proves(self) -> &'static str {
+        match self {
+            Self::Tidy => "format, lints and the project's own rules; needs rustfmt and clippy",
+            Self::Xtask => "setup, counting and the tidy rules themselves; needs nothing",
+            Self::Core => "scenarios, replay, properties, the decoder; needs nothing",
+            Self::Agent => "manifests, cgroup names, exports; needs the BPF object",
+            Self::Cli => "examples, exit codes, messages; needs the built agent",
+            Self::Conformance => "other implementations' judgements; needs ../shared/conformance",
+            Self::Kernel => "real traffic on the simulated node; needs root and BPF",
+        }
+    }
+
+    /// Whether it compiles or runs something with the BPF object inside.
+    pub(crate) fn needs_build(self) -> bool {
+        !matches!(self, Self::Xtask | Self::Core)
+    }
+
+    /// The command, or why there is none.
+    pub(crate) fn plan(self, layout: &Layout) -> Plan {
+        match self {
+            Self::Tidy => Plan::Checks,
+            Self::Xtask => Plan::Cargo(cargo_test(layout, &["-p", "xtask"])),
+            Self::Core => Plan::Cargo(cargo_test(layout, &["-p", "parapet-core"])),
+            Self::Agent => Plan::Cargo(cargo_test(layout, &["-p", "parapet"])),
+            Self::Cli => Plan::Cargo(suite(layout, "cli")),
+            Self::Conformance => {
+                let folder = layout.conformance();
+                if !folder.is_dir() {
+                    let reason = format!("{} is not there", folder.display());
+                    // The folder is no part of the repository, so no CI can be asked for it.
+                    return Plan::Cannot { reason, must_run_in_ci: false };
+                }
+                let mut command = suite(layout, "conformance");
+                command.env("PARAPET_CONFORMANCE", folder);
+                Plan::Cargo(command)
+            }
+            Self::Kernel => {
+                let missing = host::missing_for_kernel_tier();
+                if !missing.is_empty() {
+                    let reason = format!("missing: {}", missing.join(", "));
+                    return Plan::Cannot { reason, must_run_in_ci: true };
+                }
+                let mut command = suite(layout, "kernel");
+                // One simulated node at a time: the tests count every packet that they see.
+                command.args(["--", "--test-threads=1"]);
+                Plan::Cargo(command)
+            }
+        }
+    }
+}
+
+fn cargo_test(layout: &Layout, arguments: &[&str]) -> Command {
+    let mut command = run::cargo(layout);
+    // Without it the first failing test program hides the results of all later ones.
+    command.args(["test", "--no-fail-fast"]).args(arguments);
+    command.env("PARAPET_BIN", layout.release_binary("parapet"));
+    command
+}
+
+/// One test target of the package in tests/.
+fn suite(layout: &Layout, target: &str) -> Command {
+    cargo_test(layout, &["-p", "parapet-tests", "--test", target])
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum as _;
+
+    use super::TierName;
+
+    #[test]
+    fn every_tier_runs_by_default_under_the_name_of_its_option() {
+        let options: Vec<_> = TierName::value_variants()
+            .iter()
+            .filter_map(|tier| tier.to_possible_value())
+            .map(|value| value.get_name().to_string())
+            .collect();
+        assert_eq!(options, TierName::FAST_TO_SLOW.map(TierName::name));
+    }
+}
