@@ -11,21 +11,18 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use parapet_common::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowKey, FlowSeen, FlowSlot,
-    SLOT_LIVE, STAGE_FLOW_TABLE_FULL, STAGE_MALFORMED_PACKET, STAGE_OTHER_PROTOCOL,
-    STAGE_SOCKET_PAIR,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowKey, FlowSeen, FlowSlot, SLOT_LIVE,
+    STAGE_FLOW_TABLE_FULL, STAGE_MALFORMED_PACKET, STAGE_OTHER_PROTOCOL, STAGE_SOCKET_PAIR,
 };
 
 use crate::{
     count, emit,
     maps::{FLOWS, FREE_SLOTS, PAIRS, SLOTS},
-    packet::{
-        self, IPPROTO_UDP, NoFlow, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way,
-    },
+    packet::{self, IPPROTO_UDP, NoFlow, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
-        self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER,
-        PHASE_MIDSTREAM, PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING, Pair,
-        PairKey, STATE_LISTEN, STATE_SYN_SENT, SocketState,
+        self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER, PHASE_MIDSTREAM,
+        PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING, Pair, PairKey,
+        STATE_CLOSE, STATE_LISTEN, STATE_SYN_SENT, SocketState,
     },
 };
 
@@ -151,8 +148,7 @@ fn observe_udp_pair(
             Way::Received => DIRECTION_INGRESS,
         };
         marks.attempt = true;
-        let pair =
-            Pair { direction: u32::from(direction), answered: 0, sequence: 0, reserved: 0 };
+        let pair = Pair { direction: u32::from(direction), answered: 0, sequence: 0, reserved: 0 };
         if PAIRS.insert(pair_key, pair, 0).is_err() {
             count::lost(STAGE_SOCKET_PAIR);
         }
@@ -179,6 +175,11 @@ fn observe_tcp(
         Some(state) => unsafe { (*state).phase },
         None => PHASE_NEW,
     };
+    // The kernel's own socket for resets and TIME_WAIT answers, on behalf of no process: no flow.
+    // SAFETY: as above.
+    if phase == PHASE_NEW && matches!(way, Way::Sent) && unsafe { (*sk).state } == STATE_CLOSE {
+        return;
+    }
     let (next, marks) = if listening {
         let attempt = matches!(way, Way::Received)
             && packet.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
@@ -232,9 +233,7 @@ fn advance(phase: u32, way: Way, flags: u8, connecting: bool) -> (u32, Marks) {
             (PHASE_ENDED_EGRESS, Marks { attempt: true, refusal: true, ..none })
         }
         PHASE_NEW => (PHASE_MIDSTREAM, none),
-        PHASE_OPENING if !sent && syn && ack => {
-            (PHASE_OPEN_EGRESS, Marks { answer: true, ..none })
-        }
+        PHASE_OPENING if !sent && syn && ack => (PHASE_OPEN_EGRESS, Marks { answer: true, ..none }),
         PHASE_OPENING if !sent && flags & TCP_RST != 0 => {
             (PHASE_ENDED_EGRESS, Marks { refusal: true, ..none })
         }
@@ -293,9 +292,7 @@ unsafe fn same_address(slot: *const [u8; 16], packet: &[u8; 16]) -> bool {
     let slot = slot.cast::<u64>();
     let packet = packet.as_ptr().cast::<u64>();
     // SAFETY: both are 16 bytes; the packet's copy may be unaligned.
-    unsafe {
-        *slot == packet.read_unaligned() && *slot.add(1) == packet.add(1).read_unaligned()
-    }
+    unsafe { *slot == packet.read_unaligned() && *slot.add(1) == packet.add(1).read_unaligned() }
 }
 
 #[inline(always)]
@@ -309,8 +306,7 @@ fn remember(
     if let Some(state) = state {
         // SAFETY: live map values; one aligned word, written whole.
         unsafe {
-            let cached =
-                CachedFlow::new(number, (*slot).generation, packet.peer_port, answered);
+            let cached = CachedFlow::new(number, (*slot).generation, packet.peer_port, answered);
             core::ptr::write_volatile(&raw mut (*state).flow, cached.0);
         }
     }

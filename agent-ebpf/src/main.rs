@@ -7,6 +7,7 @@
 #![feature(core_intrinsics)]
 #![allow(internal_features, reason = "the bpf target has no stable atomic add; see count.rs")]
 
+mod bench;
 mod cgroup;
 mod count;
 mod emit;

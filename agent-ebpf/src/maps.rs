@@ -1,7 +1,5 @@
 //! The maps and load-time constants, and nothing that uses them.
 
-use core::cell::UnsafeCell;
-
 use aya_ebpf::{
     bindings::{BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type},
     macros::map,
@@ -49,15 +47,12 @@ pub struct SocketStorage {
     map_flags: *const [i32; SOCKETS_FLAGS],
 }
 
-#[repr(transparent)]
-pub struct SocketStorageMap(UnsafeCell<SocketStorage>);
-
 // SAFETY: the value is a description for the loader; no program reads or writes it.
-unsafe impl Sync for SocketStorageMap {}
+unsafe impl Sync for SocketStorage {}
 
-impl SocketStorageMap {
+impl SocketStorage {
     pub fn as_ptr(&self) -> *mut core::ffi::c_void {
-        self.0.get().cast()
+        core::ptr::from_ref(self).cast_mut().cast()
     }
 }
 
@@ -65,13 +60,13 @@ impl SocketStorageMap {
 /// how an accepted connection knows that its peer began.
 #[unsafe(link_section = ".maps")]
 #[unsafe(export_name = "SOCKETS")]
-pub static SOCKETS: SocketStorageMap = SocketStorageMap(UnsafeCell::new(SocketStorage {
+pub static SOCKETS: SocketStorage = SocketStorage {
     r#type: core::ptr::null(),
     key: core::ptr::null(),
     value: core::ptr::null(),
     max_entries: core::ptr::null(),
     map_flags: core::ptr::null(),
-}));
+};
 
 /// Offsets in bytes into structs of the running kernel, set by the agent from the kernel's BTF.
 #[unsafe(no_mangle)]

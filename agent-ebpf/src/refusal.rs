@@ -36,11 +36,9 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     // SAFETY: reads of kernel memory by the helper fail, they do not fault.
-    let error = unsafe { bpf_probe_read_kernel(sk.byte_add(Offset::SockErr.bytes()).cast::<i32>()) };
-    if matches!(
-        error,
-        Ok(ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EACCES | ENOPROTOOPT)
-    ) {
+    let error =
+        unsafe { bpf_probe_read_kernel(sk.byte_add(Offset::SockErr.bytes()).cast::<i32>()) };
+    if matches!(error, Ok(ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EACCES | ENOPROTOOPT)) {
         refused(state);
     }
     0

@@ -13,7 +13,8 @@ use parapet_common::STAGE_SOCKET_STORAGE;
 
 use crate::{count, maps::SOCKETS};
 
-/// `TCP_LISTEN` and `TCP_SYN_SENT` of include/net/tcp_states.h, part of the kernel's stable interface.
+/// States of include/net/tcp_states.h, part of the kernel's stable interface.
+pub const STATE_CLOSE: u32 = 7;
 pub const STATE_LISTEN: u32 = 10;
 pub const STATE_SYN_SENT: u32 = 2;
 

@@ -97,7 +97,9 @@ impl Sensor {
             .map_err(|error| LoadError::object(error.to_string()))?;
         let lost = PerCpuArray::try_from(take(&mut programs, MAP_LOST)?)
             .map_err(|error| LoadError::object(error.to_string()))?;
-        let events = AsyncFd::with_interest(events, Interest::READABLE)
+        // SAFETY: the ring buffer owns its descriptor and keeps it until it is dropped.
+        #[expect(unsafe_code, reason = "aya's ring buffer is no I/O-safe owner in tokio's eyes")]
+        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
             .map_err(|error| LoadError::object(error.to_string()))?;
         let mut timer = tokio::time::interval(READ_EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -178,7 +178,7 @@ fn slots(programs: &mut Ebpf, config: &KernelConfig) -> Result<Slots, LoadError>
     };
     let free = Queue::<MapData, u32>::try_from(take(MAP_FREE_SLOTS)?)
         .map_err(|error| LoadError::object(error.to_string()))?;
-    Slots::new(flows, &slots, free, config.flows_max, config.idle_max).map_err(LoadError::object)
+    Slots::new(flows, slots, free, config.flows_max, config.idle_max).map_err(LoadError::object)
 }
 
 fn verify(programs: &mut Ebpf, probe: &Probe, btf: &Btf) -> Result<(), String> {

@@ -39,6 +39,8 @@ struct SharedSlots {
     base: NonNull<FlowSlot>,
     bytes: usize,
     count: u32,
+    /// Programs loaded later refer to the map by this descriptor.
+    _map: MapData,
 }
 
 // SAFETY: the memory is the kernel's and stays mapped until drop; access is by volatile reads and writes.
@@ -51,7 +53,7 @@ unsafe impl Sync for SharedSlots {}
 
 impl SharedSlots {
     #[expect(unsafe_code, reason = "mapping a file descriptor")]
-    fn map(map: &MapData, count: u32) -> std::io::Result<Self> {
+    fn map(map: MapData, count: u32) -> std::io::Result<Self> {
         use std::os::fd::AsFd;
         let page = rustix::param::page_size();
         let bytes = (size_of::<FlowSlot>() * count as usize).next_multiple_of(page);
@@ -68,7 +70,7 @@ impl SharedSlots {
         };
         let base = NonNull::new(base.cast())
             .ok_or_else(|| std::io::Error::other("the kernel mapped the slots at address 0"))?;
-        Ok(Self { base, bytes, count })
+        Ok(Self { base, bytes, count, _map: map })
     }
 
     fn pointer(&self, number: u32) -> Option<NonNull<FlowSlot>> {
@@ -133,7 +135,7 @@ impl Slots {
     /// Fills the queue of free slots.
     pub(super) fn new(
         flows: BpfHashMap<MapData, Key, u32>,
-        slots: &MapData,
+        slots: MapData,
         mut free: Queue<MapData, u32>,
         count: u32,
         idle_max: Duration,
