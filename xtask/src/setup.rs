@@ -62,7 +62,7 @@ fn missing_packages(has_upstream: bool, verbose: bool) -> anyhow::Result<Vec<&'s
             "MISSING"
         };
         if verbose {
-            println!("    {:<10} {:<14} {}", state, need.package, need.reason);
+            println!("    {:<10} {:<16} {}", state, need.package, need.reason);
         }
     }
     Ok(missing)

@@ -67,7 +67,7 @@ mod tests {
     use super::Counts;
     use crate::test::tally::Tally;
 
-    const OK: &str = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0s";
+    const OK: &str = "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 2 filtered out";
     const BAD: &str =
         "test result: FAILED. 5 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; in 1.02s";
 

@@ -14,7 +14,9 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
     let text: Vec<_> = source.text.lines().collect();
     let mut findings = Vec::new();
     for (index, line) in code.iter().enumerate() {
-        if !words(line).any(|(_, word)| word == "unsafe") {
+        // An attribute names a symbol or a section; no operation in it could be unsound here.
+        let is_attribute = line.trim_start().starts_with("#[");
+        if !words(line).any(|(_, word)| word == "unsafe") || (is_attribute && is_allowed_here) {
             continue;
         }
         if !is_allowed_here {
@@ -66,6 +68,7 @@ mod tests {
         let text = "// SAFETY: no.\nunsafe { f() }\n#![forbid(unsafe_code)]\n// unsafe\n";
         assert_eq!(lines("agent/core/src/flow.rs", text), [2]);
         assert_eq!(lines("agent/src/kernel/maps.rs", text), []);
+        assert_eq!(lines("agent/src/main.rs", "#[unsafe(no_mangle)]\nfn f() {}\n"), [1]);
     }
 
     #[test]
@@ -73,7 +76,7 @@ mod tests {
         let good = [
             "// SAFETY: x.\nlet a = unsafe { f() };\n",
             "// SAFETY: x, and\n// more.\nlet a =\n    unsafe { f() };\n",
-            "// SAFETY: x.\n#[unsafe(no_mangle)]\n",
+            "#[unsafe(no_mangle)]\nstatic A: u32 = 0;\n",
             "/// Docs.\n///\n/// # Safety\n///\n/// x\n#[inline]\npub unsafe fn f() {}\n",
             "let a = unsafe { f() }; // SAFETY: x.\n",
         ];
