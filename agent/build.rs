@@ -11,7 +11,8 @@ fn main() {
     println!("cargo::rerun-if-env-changed=PARAPET_BPF_OBJECT");
     let object = match env::var_os("PARAPET_BPF_OBJECT").filter(|value| !value.is_empty()) {
         Some(value) => PathBuf::from(value),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/parapet-ebpf.o"),
+        // The checkout's own target folder: BPF objects do not follow CARGO_TARGET_DIR.
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target/parapet-ebpf.o"),
     };
     println!("cargo::rerun-if-changed={}", object.display());
     match object.canonicalize() {

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 
 use crate::layout::Layout;
 use crate::run;
+use crate::run::say;
 use crate::setup::toolchain::Toolchain;
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -31,7 +32,7 @@ pub(crate) fn build(layout: &Layout, toolchain: &Toolchain) -> anyhow::Result<()
     let object = layout.bpf_object();
     let size = bytes.len();
     let word = if replace_if_changed(&object, &bytes)? { "new" } else { "unchanged" };
-    println!("    {} is {word}: {size} bytes", object.display());
+    say!("    {} is {word}: {size} bytes", object.display());
     Ok(())
 }
 

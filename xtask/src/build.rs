@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::layout::Layout;
+use crate::run::say;
 use crate::{bpf, run, setup};
 
 /// Builds the BPF object and the agent; the agent's path goes out.
@@ -16,6 +17,6 @@ pub(crate) fn perform(layout: &Layout) -> anyhow::Result<PathBuf> {
         run::cargo(layout).args(["build", "--release", "-p", "parapet"]),
     )?;
     let binary = layout.release_binary("parapet");
-    println!("    built {}", binary.display());
+    say!("    built {}", binary.display());
     Ok(binary)
 }

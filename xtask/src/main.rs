@@ -2,11 +2,7 @@
 //! code and lines on the terminal go out. It only starts other programs and reads files; nothing
 //! here is linked into the agent, and it never changes anything outside the checkout except by
 //! `setup`, which says each change before it makes it.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line tool for people and CI: its output is its purpose"
-)]
+#![expect(clippy::print_stderr, reason = "a command line tool says on stderr why it failed")]
 
 mod bench;
 mod bpf;

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
@@ -12,11 +12,21 @@ use anyhow::{Context as _, bail};
 
 use crate::layout::Layout;
 
+/// Writes a line to stdout. A reader who went away (`| head`) ends no test run half way; stdout is
+/// flushed by line even without a terminal, so that ours stand in order with other programs'.
+macro_rules! say {
+    ($($arguments:tt)*) => {{
+        let mut stdout = std::io::stdout().lock();
+        let _ = std::io::Write::write_fmt(&mut stdout, format_args!($($arguments)*));
+        let _ = std::io::Write::write_all(&mut stdout, b"\n");
+        let _ = std::io::Write::flush(&mut stdout);
+    }};
+}
+pub(crate) use say;
+
 /// Says what is being done now and why.
 pub(crate) fn announce(what: &str, why: &str) {
-    println!("==> {what} ({why})");
-    // Without a terminal stdout is buffered, and the line must stand above the program's output.
-    let _ = io::stdout().flush();
+    say!("==> {what} ({why})");
 }
 
 /// Runs `command` with its output going where ours goes; an unsuccessful end is an error.
@@ -27,7 +37,7 @@ pub(crate) fn step(what: &str, why: &str, command: &mut Command) -> anyhow::Resu
     if !status.success() {
         bail!("{what} failed ({status}): {}", shown(command));
     }
-    println!("    done in {:.1} s", started.elapsed().as_secs_f64());
+    say!("    done in {:.1} s", started.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -50,8 +60,7 @@ pub(crate) fn stream(
     let mut bytes = Vec::new();
     while reader.read_until(b'\n', &mut bytes)? > 0 {
         let line = String::from_utf8_lossy(&bytes);
-        print!("{line}");
-        io::stdout().flush()?;
+        say!("{}", line.trim_end_matches('\n'));
         each_line(line.trim_end());
         bytes.clear();
     }

@@ -9,6 +9,7 @@ pub(crate) mod toolchain;
 use anyhow::bail;
 
 use crate::layout::Layout;
+use crate::run::say;
 use crate::{host, run};
 use packages::{Need, PACKAGES};
 use toolchain::Toolchain;
@@ -22,30 +23,39 @@ pub(crate) fn perform(layout: &Layout) -> anyhow::Result<Toolchain> {
         install(&missing)?;
     }
     let toolchain = toolchain::find_or_install(layout)?;
-    println!("    BPF toolchain: {toolchain}");
-    println!("    setup complete");
+    say!("    BPF toolchain: {toolchain}");
+    say!("    setup complete");
     Ok(toolchain)
 }
 
 /// The BPF toolchain, installed first when something is missing and we may install it.
 pub(crate) fn ensure(layout: &Layout) -> anyhow::Result<Toolchain> {
-    if let Some(toolchain) = toolchain::find()
-        && missing_packages(toolchain.is_upstream(), false)?.is_empty()
-    {
-        return Ok(toolchain);
+    let found = toolchain::find();
+    let has_upstream = found.as_ref().is_some_and(Toolchain::is_upstream);
+    let missing: Vec<_> =
+        missing_packages(has_upstream, false)?.iter().map(|need| need.package).collect();
+    let list = if missing.is_empty() { "no package".to_string() } else { missing.join(", ") };
+    match found {
+        Some(toolchain) if missing.is_empty() => Ok(toolchain),
+        found if host::is_root() => {
+            say!("Not set up yet (missing: {list}); running `cargo xtask setup` first.");
+            match (perform(layout), found) {
+                (Err(error), Some(toolchain)) => {
+                    say!("warning: setup failed, but the build does not need it: {error:#}");
+                    Ok(toolchain)
+                }
+                (result, _) => result,
+            }
+        }
+        Some(toolchain) => {
+            say!("warning: tests will miss {list}; run `cargo xtask setup` as root");
+            Ok(toolchain)
+        }
+        None => bail!(
+            "there is no complete BPF toolchain (missing: {list}) and only root may install one: \
+             run `cargo xtask setup` as root"
+        ),
     }
-    if !host::is_root() {
-        let missing = missing_packages(false, false)?;
-        let names: Vec<_> = missing.iter().map(|need| need.package).collect();
-        bail!(
-            "something that the build needs is missing (packages: [{}]; BPF toolchain: {}) and \
-             only root may install it: run `cargo xtask setup` as root",
-            names.join(", "),
-            if toolchain::find().is_some() { "found" } else { "not found" },
-        );
-    }
-    println!("Something that the build needs is missing; running `cargo xtask setup` first.");
-    perform(layout)
 }
 
 /// What is not there yet, each printed with its reason when `verbose`.
@@ -62,7 +72,7 @@ fn missing_packages(has_upstream: bool, verbose: bool) -> anyhow::Result<Vec<&'s
             "MISSING"
         };
         if verbose {
-            println!("    {:<10} {:<16} {}", state, need.package, need.reason);
+            say!("    {:<10} {:<16} {}", state, need.package, need.reason);
         }
     }
     Ok(missing)

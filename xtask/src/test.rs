@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::layout::Layout;
+use crate::run::say;
 use crate::{build, host, run, tidy};
 use tally::{Tally, TierReport};
 use tier::{Plan, TierName};
@@ -30,10 +31,10 @@ pub(crate) fn perform(layout: &Layout, chosen: &[TierName]) -> anyhow::Result<Ex
         let tally = perform_tier(layout, tier, built.as_ref().err(), is_ci);
         reports.push(TierReport { tier, tally, seconds: started.elapsed().as_secs_f64() });
     }
-    println!();
-    print!("{}", tally::table(&reports));
+    say!("");
+    say!("{}", tally::table(&reports).trim_end());
     let total = Tally::sum(&reports);
-    println!("{total}");
+    say!("{total}");
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -47,7 +48,7 @@ fn build_if_needed(layout: &Layout, tiers: &[TierName]) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => {
             let reason = format!("the build failed: {error:#}");
-            eprintln!("error: {reason}");
+            say!("error: {reason}");
             Err(reason)
         }
     }

@@ -18,6 +18,7 @@ use anyhow::Context as _;
 
 use crate::layout::Layout;
 use crate::run;
+use crate::run::say;
 use crate::test::tally::Tally;
 use source::Source;
 
@@ -57,7 +58,7 @@ const RULES: [Rule; 8] = [
 /// Checks the project's own rules.
 pub(crate) fn perform(layout: &Layout) -> anyhow::Result<ExitCode> {
     let tally = check_rules(layout)?;
-    println!("tidy: {} rules hold, {} do not", tally.passed, tally.failed);
+    say!("tidy: {} rules hold, {} do not", tally.passed, tally.failed);
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -80,7 +81,7 @@ pub(crate) fn perform_tier(layout: &Layout) -> Tally {
         match run::step(what, why, command) {
             Ok(()) => tally.passed += 1,
             Err(error) => {
-                println!("FAILED: {error:#}");
+                say!("FAILED: {error:#}");
                 tally.failed += 1;
             }
         }
@@ -111,7 +112,7 @@ fn count(tally: &mut Tally, rule: &str, findings: Vec<Finding>) {
         tally.failed += 1;
     }
     for finding in findings {
-        println!("{finding} [{rule}]");
+        say!("{finding} [{rule}]");
     }
 }
 

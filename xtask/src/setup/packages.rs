@@ -37,16 +37,9 @@ const fn compiler(package: &'static str, reason: &'static str) -> Need {
 }
 
 /// Everything, in the order in which it is needed.
-pub(crate) const PACKAGES: [Need; 13] = [
-    tool("gcc", "cc", "links every Rust binary and compiles the C of build scripts"),
-    Need {
-        package: "libc6-dev",
-        program: None,
-        is_for_debian_compiler: false,
-        reason: "the C library's headers and start files, without which cc links nothing",
-    },
+pub(crate) const PACKAGES: [Need; 11] = [
+    tool("g++", "g++", "links every Rust binary, and bpf-linker with LLVM, which is C++"),
     tool("ca-certificates", "update-ca-certificates", "cargo fetches crates over TLS"),
-    compiler("g++", "bpf-linker links LLVM, which is C++: it needs libstdc++ to link against"),
     compiler("rustc-web", "Debian's current rustc, which compiles the BPF programs"),
     compiler("rust-web-src", "the source of Rust's core library: there is no built one for BPF"),
     compiler("llvm-22-dev", "bpf-linker is built against the LLVM of that rustc"),

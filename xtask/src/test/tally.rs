@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::tier::TierName;
+use crate::run::say;
 
 /// How one tier, or all of them, ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,13 +21,13 @@ pub(crate) struct Tally {
 impl Tally {
     /// A tier that cannot run here; said aloud at once, since the table comes much later.
     pub(crate) fn skip(tier: TierName, reason: &str) -> Self {
-        println!("SKIPPED: tier {} cannot run here: {reason}", tier.name());
+        say!("SKIPPED: tier {} cannot run here: {reason}", tier.name());
         Self { skipped: 1, note: format!("skipped: {reason}"), ..Self::default() }
     }
 
     /// A tier that could not be run although it should.
     pub(crate) fn failure(reason: &str) -> Self {
-        println!("FAILED: {reason}");
+        say!("FAILED: {reason}");
         Self { failed: 1, note: reason.to_string(), ..Self::default() }
     }
 
