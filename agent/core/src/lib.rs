@@ -6,7 +6,10 @@
 
 pub mod engine;
 pub mod flow;
+pub mod identity;
+pub mod ledger;
 pub mod object;
+pub mod policy;
 pub mod record;
 pub mod snapshot;
 pub mod verdict;

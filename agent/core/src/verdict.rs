@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::flow::Direction;
 
 /// What one side says, or both together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words of the design")]
 pub enum Decision {
@@ -20,8 +20,22 @@ pub enum Decision {
     Exempt,
 }
 
+impl Decision {
+    /// What both sides say together: `denied` if a side denies, else `undecidable` if a side is,
+    /// else `allowed`; `exempt` if both are.
+    #[must_use]
+    pub fn of_both(egress: Self, ingress: Self) -> Self {
+        match (egress, ingress) {
+            (Self::Denied, _) | (_, Self::Denied) => Self::Denied,
+            (Self::Undecidable, _) | (_, Self::Undecidable) => Self::Undecidable,
+            (Self::Exempt, Self::Exempt) => Self::Exempt,
+            (Self::Allowed | Self::Exempt, Self::Allowed | Self::Exempt) => Self::Allowed,
+        }
+    }
+}
+
 /// Why a side decided as it did. Also a metric label, so the list is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// Allowed: no policy isolates the subject in this direction.
@@ -59,7 +73,7 @@ pub enum Reason {
 }
 
 /// One side's verdict.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SideVerdict {
     /// What it says.
     pub decision: Decision,
@@ -69,8 +83,26 @@ pub struct SideVerdict {
     pub effects: Vec<Effect>,
 }
 
+/// One side's verdict without its effects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct SideDecision {
+    /// What it says.
+    pub decision: Decision,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// Both sides' verdicts without their effects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct SideSummary {
+    /// The source's side.
+    pub egress: SideDecision,
+    /// The target's side.
+    pub ingress: SideDecision,
+}
+
 /// What both sides say together.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
     /// `denied` if a side denies, else `undecidable` if a side is, else `allowed`; `exempt` if both are.
     pub decision: Decision,
@@ -100,7 +132,7 @@ impl Verdict {
 }
 
 /// Which letter the rules are read by where implementations differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Profile {
     /// Decide only where the known implementations agree.
@@ -111,7 +143,7 @@ pub enum Profile {
 }
 
 /// One policy's part in a side's verdict.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Effect {
     /// `namespace/name` of the policy.
     pub policy: Arc<str>,
@@ -126,7 +158,7 @@ pub struct Effect {
 }
 
 /// The tier a policy belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// NetworkPolicy v1.
@@ -134,7 +166,7 @@ pub enum Tier {
 }
 
 /// Whether a rule matched, or the first thing that kept it from matching.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RuleMatch {
     /// It matched.
@@ -160,7 +192,7 @@ pub enum RuleMatch {
 }
 
 /// Enforced against candidate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words of the design")]
 pub enum Delta {

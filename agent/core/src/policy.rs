@@ -1,0 +1,46 @@
+//! NetworkPolicies: read once, judged often.
+//!
+//! In: NetworkPolicy objects as the API has them; then resolved ends, protocol and target port. Out:
+//! what the API server would refuse, and the [`Verdict`](crate::verdict::Verdict) of a set of
+//! policies. It never holds Kubernetes types after [`compile`], and evaluation looks nothing up but
+//! the labels of namespaces.
+
+use crate::flow::{End, Protocol};
+
+pub use self::compile::compile;
+pub use self::rule::CompiledPolicy;
+pub use self::selector::Labels;
+pub use self::set::{Namespaces, PolicySet};
+
+mod cidr;
+mod compile;
+mod evaluate;
+mod labels;
+mod profile;
+mod rule;
+mod selector;
+mod set;
+
+/// One thing the API server would refuse an object for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+pub struct Rejection {
+    /// "NetworkPolicy namespace/name".
+    pub object: String,
+    /// "spec.ingress[0].from[1].ipBlock.cidr".
+    pub field: String,
+    /// What is wrong with it, and with which value.
+    pub problem: String,
+}
+
+/// One connection to judge.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe<'a> {
+    /// Who begins.
+    pub source: &'a End,
+    /// Who is asked. For a Service each of its backends is, at its own port.
+    pub target: &'a End,
+    /// IP protocol.
+    pub protocol: Protocol,
+    /// The target's own port, after any Service.
+    pub port: u16,
+}
