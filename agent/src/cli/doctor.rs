@@ -1,0 +1,15 @@
+//! `parapet doctor`: arguments in, its result on stdout and an exit code out.
+
+use std::process::ExitCode;
+
+/// What `parapet doctor` is asked.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Does it.
+///
+/// # Errors
+/// Whatever keeps it from doing so, in words for the user.
+pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("`parapet doctor` is not built yet")
+}

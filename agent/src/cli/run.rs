@@ -1,0 +1,15 @@
+//! `parapet run`: arguments in, its result on stdout and an exit code out.
+
+use std::process::ExitCode;
+
+/// What `parapet run` is asked.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Does it.
+///
+/// # Errors
+/// Whatever keeps it from doing so, in words for the user.
+pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
+    anyhow::bail!("`parapet run` is not built yet")
+}

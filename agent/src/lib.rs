@@ -1,0 +1,4 @@
+//! The per-node agent: kernel records and declared objects in; metrics, reports and answers out.
+
+pub mod cli;
+pub mod kernel;
