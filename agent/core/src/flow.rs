@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Nanoseconds since the Unix epoch. Always an argument, never read from a clock in this crate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -26,7 +26,7 @@ impl Protocol {
 }
 
 /// The side of a connection that isolation is about, and for a flow the side this node saw.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the variants are those of policyTypes")]
 pub enum Direction {
@@ -69,7 +69,7 @@ pub struct NamedPort {
 }
 
 /// The pod's controlling owner, followed to its top (ReplicaSet to Deployment, Job to CronJob).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Workload {
     /// "Deployment", "StatefulSet", "DaemonSet", "CronJob", "Job", .. or "Pod".
     pub kind: Arc<str>,
@@ -127,7 +127,7 @@ pub enum UnknownEnd {
 }
 
 /// How attempts ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the words of the design")]
 pub enum Outcome {

@@ -59,7 +59,7 @@ pub struct FlowRecord {
 }
 
 /// Counts of one flow over some time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[expect(missing_docs, reason = "documented at parapet_common::FlowSlot")]
 pub struct Counts {
     pub sent_packets: u64,
