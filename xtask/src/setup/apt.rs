@@ -18,6 +18,9 @@ const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 const SERVICE_POLICY_TEXT: &str =
     "#!/bin/sh\n# Written by `cargo xtask setup` for one installation; safe to delete.\nexit 101\n";
 
+/// Services that the packages bring and nobody here wants: tests start their own.
+const SERVICES: [(&str, &str); 1] = [("prometheus", "prometheus.service")];
+
 /// The listed packages that dpkg has fully installed; none where there is no dpkg.
 pub(crate) fn installed(needs: &[Need]) -> anyhow::Result<BTreeSet<String>> {
     if run::find_program("dpkg-query").is_none() {
@@ -54,7 +57,15 @@ pub(crate) fn install(names: &[&str]) -> anyhow::Result<()> {
         &format!("apt-get install {}", names.join(" ")),
         "missing above; services are not started",
         apt_get().args(["install", "--yes", "--quiet", "--no-install-recommends"]).args(names),
-    )
+    )?;
+    for (package, service) in SERVICES {
+        if names.contains(&package) && run::find_program("systemctl").is_some() {
+            // Installing enabled it for the next boot. Without systemd there is nothing to undo,
+            // and a service that nobody uses is no reason to fail.
+            let _ = run::output(Command::new("systemctl").args(["disable", service]));
+        }
+    }
+    Ok(())
 }
 
 fn apt_get() -> Command {
