@@ -12,12 +12,10 @@ use crate::{build, host, run};
 
 /// Returns only when the demo could not be started.
 pub(crate) fn perform(layout: &Layout, keep: bool) -> anyhow::Result<ExitCode> {
-    let missing = host::missing_for_kernel_tier();
-    // Programs are installed by setup; what root or the kernel refuses stays refused.
-    let blocking: Vec<_> = missing.iter().filter(|m| !m.starts_with("the program")).collect();
-    if !blocking.is_empty() {
-        let list = blocking.iter().map(|m| m.as_str()).collect::<Vec<_>>().join(", ");
-        bail!("the demo watches real traffic through BPF and lacks here: {list}");
+    // Before minutes of building. Programs are no reason to stop: building installs them.
+    let missing = host::missing_for_bpf();
+    if !missing.is_empty() {
+        bail!("the demo watches real traffic through BPF and lacks here: {}", missing.join(", "));
     }
     let agent = build::perform(layout)?;
     run::step(

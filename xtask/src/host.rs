@@ -27,6 +27,20 @@ pub(crate) fn is_root() -> bool {
 
 /// Why the kernel tier cannot run on this machine; empty when it can.
 pub(crate) fn missing_for_kernel_tier() -> Vec<String> {
+    let mut missing = missing_for_bpf();
+    for program in NODE_PROGRAMS {
+        if run::find_program(program).is_none() {
+            missing.push(format!("the program {program}"));
+        }
+    }
+    if missing.is_empty() && !can_make_network_namespace() {
+        missing.push("permission to make network namespaces".to_string());
+    }
+    missing
+}
+
+/// What no package brings: privileges and the kernel's own features.
+pub(crate) fn missing_for_bpf() -> Vec<String> {
     let mut missing = Vec::new();
     if !is_root() {
         missing.push("root".to_string());
@@ -44,14 +58,6 @@ pub(crate) fn missing_for_kernel_tier() -> Vec<String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     if !has_cgroup2(&mounts) {
         missing.push("a cgroup2 mount".to_string());
-    }
-    for program in NODE_PROGRAMS {
-        if run::find_program(program).is_none() {
-            missing.push(format!("the program {program}"));
-        }
-    }
-    if missing.is_empty() && !can_make_network_namespace() {
-        missing.push("permission to make network namespaces".to_string());
     }
     missing
 }
