@@ -3,10 +3,43 @@
 //! In: [`Input`]s in the order they happened. Out: [`Snapshot`]s. It holds the control flow of the
 //! core; it never reads a clock, blocks, logs or does I/O.
 
-use crate::object::Change;
-use crate::record::Record;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::flow::Timestamp;
+use self::pending::Pending;
+use self::sets::PolicySets;
+use crate::flow::{Direction, Endpoint, Timestamp, UnknownEnd};
+use crate::identity::{Index, Resolved};
+use crate::ledger::{Entry, Ledger, Sample};
+use crate::object::{Change, Kind, Object};
+use crate::policy::{Namespaces, PolicySet, Probe};
+use crate::record::{FlowRecord, Record};
+use crate::snapshot::{EdgeKey, EndSide, RejectedPolicy, Snapshot, VerdictTotals};
+use crate::verdict::{Decision, Profile, Reason, SideVerdict, Verdict};
+
+pub use self::pending::{PENDING_MAX, PENDING_WAIT_NS};
+pub use self::sets::{CANDIDATES_MAX, DEFAULT_DENY, ENFORCED, POLICIES_MAX};
+
+mod pending;
+mod sets;
+
+/// Loss stage: records whose edge found no room.
+pub const STAGE_EDGES_FULL: &str = "edges_full";
+/// Loss stage: records that could not wait for an identity.
+pub const STAGE_PENDING_FULL: &str = "pending_full";
+/// Loss stage: objects and cgroups that found their table full.
+pub const STAGE_INDEX_FULL: &str = "index_full";
+
+/// Every kind must have been listed once before anything is judged.
+const KINDS: [Kind; 7] = [
+    Kind::Namespace,
+    Kind::Node,
+    Kind::Pod,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::NetworkPolicy,
+    Kind::Workload,
+];
 
 /// Everything that can happen to the engine.
 #[derive(Clone, Debug)]
@@ -31,3 +64,383 @@ pub struct NodeFacts {
     /// Every address of the host's network namespace.
     pub addrs: Vec<std::net::IpAddr>,
 }
+
+/// What is fixed for the engine's life.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Which letter policies are read by.
+    pub profile: Profile,
+    /// Candidates that will come: nothing is judged before each was given once, even if empty.
+    pub candidates: Vec<Arc<str>>,
+    /// Edges held at most.
+    pub edges_max: usize,
+    /// Records that wait at most.
+    pub pending_max: usize,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            profile: Profile::default(),
+            candidates: Vec::new(),
+            edges_max: crate::ledger::EDGES_MAX,
+            pending_max: PENDING_MAX,
+        }
+    }
+}
+
+/// All state of the agent that is not the kernel's.
+#[derive(Debug)]
+pub struct Engine {
+    config: EngineConfig,
+    index: Index,
+    sets: PolicySets,
+    ledger: Ledger,
+    pending: Pending,
+    synced: BTreeSet<Kind>,
+    now: Timestamp,
+    observing_since: Option<Timestamp>,
+    lost: BTreeMap<&'static str, u64>,
+    unattributed: BTreeMap<(EndSide, &'static str), u64>,
+    /// Records that were put into edges before the first full lists.
+    never_judged: u64,
+    totals: VerdictTotals,
+}
+
+/// What the records that wait have to be looked at for.
+#[derive(Clone, Copy, Default)]
+struct Retry {
+    /// Something may resolve otherwise.
+    index: bool,
+    /// The last source came: their time to wait begins.
+    became_synced: bool,
+}
+
+impl Engine {
+    /// Nothing known, nothing seen.
+    #[must_use]
+    pub fn new(config: EngineConfig) -> Self {
+        Self {
+            index: Index::default(),
+            sets: PolicySets::default(),
+            ledger: Ledger::with_capacity(config.edges_max),
+            pending: Pending::with_capacity(config.pending_max),
+            synced: BTreeSet::new(),
+            now: Timestamp::default(),
+            observing_since: None,
+            lost: BTreeMap::new(),
+            unattributed: BTreeMap::new(),
+            never_judged: 0,
+            totals: VerdictTotals::new(),
+            config,
+        }
+    }
+
+    /// Takes one input.
+    pub fn step(&mut self, input: Input) {
+        let was_synced = self.is_synced();
+        let mut retry = Retry::default();
+        match input {
+            Input::Records(records) => {
+                for record in records {
+                    retry.index |= self.take_record(record);
+                }
+            }
+            Input::Cluster(changes, at) => {
+                self.time_is(at);
+                retry.index = self.take_changes(&changes, at);
+            }
+            Input::Candidate(name, objects, at) => {
+                self.time_is(at);
+                if self.sets.candidate(&name, &objects) {
+                    self.ledger.forget_verdicts();
+                }
+            }
+            Input::Node(facts) => {
+                self.index.set_node(&facts);
+                retry.index = true;
+            }
+            Input::Tick(at) => self.time_is(at),
+        }
+        retry.became_synced = !was_synced && self.is_synced();
+        self.settle_pending(retry);
+    }
+
+    /// Everything known, as of the last step.
+    pub fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.judge_stale();
+        let mut lost = self.lost.clone();
+        let refused = self.index.refused();
+        if refused > 0 {
+            lost.insert(STAGE_INDEX_FULL, refused);
+        }
+        let mut tables = self.index.tables();
+        tables.insert("edges", self.ledger.sizes());
+        tables.insert("pending", self.pending.sizes());
+        let waiting = self.pending.sizes().0;
+        let synced = self.is_synced();
+        Arc::new(Snapshot {
+            at: self.now,
+            observing_since: self.observing_since.unwrap_or_default(),
+            synced,
+            edges: self.ledger.edges(),
+            policy_sets: self.sets.names().to_vec(),
+            lost,
+            unattributed: self.unattributed.clone(),
+            pending: waiting,
+            unjudged: self.never_judged + if synced { 0 } else { waiting },
+            tables,
+            rejections: self.rejections(),
+            verdict_totals: self.totals.clone(),
+        })
+    }
+
+    /// Policies that no set holds, and why.
+    #[must_use]
+    pub fn rejections(&self) -> Vec<RejectedPolicy> {
+        self.sets.rejections()
+    }
+
+    /// Who is who, for those who explain.
+    #[must_use]
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    fn is_synced(&self) -> bool {
+        KINDS.iter().all(|kind| self.synced.contains(kind))
+            && self.config.candidates.iter().all(|name| self.sets.has(name))
+    }
+
+    /// Time never goes back, whatever a source says.
+    fn time_is(&mut self, at: Timestamp) {
+        self.now = self.now.max(at);
+        self.observing_since.get_or_insert(at);
+    }
+
+    /// Whether something may resolve otherwise than before.
+    fn take_record(&mut self, record: Record) -> bool {
+        match record {
+            Record::CgroupCreated { cgroup_id, path, .. } => {
+                self.index.cgroup_created(cgroup_id, &path);
+                true
+            }
+            Record::CgroupRemoved { cgroup_id, .. } => {
+                self.index.cgroup_removed(cgroup_id);
+                false
+            }
+            Record::Lost { stage, count } => {
+                self.lose(stage, count);
+                false
+            }
+            Record::Flow(flow) => {
+                self.take_flow(flow);
+                false
+            }
+        }
+    }
+
+    fn take_changes(&mut self, changes: &[Change], at: Timestamp) -> bool {
+        let mut policies_changed = false;
+        let mut index_changed = false;
+        for change in changes {
+            match change {
+                Change::Applied(Object::NetworkPolicy(policy)) => {
+                    policies_changed |= self.sets.applied(policy);
+                }
+                Change::Deleted(object) if object.kind == Kind::NetworkPolicy => {
+                    policies_changed |= self.sets.deleted(&object.namespace, &object.name);
+                }
+                Change::Replaced(Kind::NetworkPolicy, objects) => {
+                    policies_changed |= self.sets.replaced(objects);
+                }
+                Change::Synced(kind) => {
+                    self.synced.insert(*kind);
+                }
+                change => {
+                    let effect = self.index.apply(change, at);
+                    policies_changed |= effect.namespaces;
+                    index_changed |= effect.index;
+                    self.ledger.pods_changed(&effect.pods);
+                }
+            }
+        }
+        if policies_changed {
+            self.ledger.forget_verdicts();
+        }
+        index_changed
+    }
+
+    fn take_flow(&mut self, record: FlowRecord) {
+        let since = self.observing_since.get_or_insert(record.since);
+        *since = (*since).min(record.since);
+        if self.is_synced() {
+            let resolved = self.index.resolve(&record);
+            if !resolved.may_improve() {
+                self.settle(&record, &resolved);
+                return;
+            }
+        }
+        if let Some(oldest) = self.pending.push(record, self.now) {
+            self.lose(STAGE_PENDING_FULL, 1);
+            let resolved = self.index.resolve(&oldest);
+            self.settle(&oldest, &resolved);
+        }
+    }
+
+    /// Looks again at the records that wait: each is settled if it is known now or waited long enough.
+    fn settle_pending(&mut self, retry: Retry) {
+        if retry.became_synced {
+            self.pending.restart(self.now);
+        }
+        let look = retry.index || retry.became_synced || self.pending.any_due(self.now);
+        if !self.is_synced() || !look {
+            return;
+        }
+        for waiting in self.pending.take() {
+            let resolved = self.index.resolve(&waiting.record);
+            if resolved.may_improve() && waiting.until > self.now {
+                self.pending.put_back(waiting);
+            } else {
+                self.settle(&waiting.record, &resolved);
+            }
+        }
+    }
+
+    /// Puts a record into its edge for good.
+    fn settle(&mut self, record: &FlowRecord, resolved: &Resolved) {
+        if !self.is_synced() {
+            self.never_judged += 1;
+            self.count_unattributed(record, resolved);
+            let certain = without_guesses(resolved.clone());
+            if self.ledger.add(record, &certain).is_none() {
+                self.lose(STAGE_EDGES_FULL, 1);
+            }
+            return;
+        }
+        self.count_unattributed(record, resolved);
+        self.sets.build();
+        let Some(entry) = self.ledger.add(record, resolved) else {
+            // The attempts are still judged: totals stay exact however many edges there are.
+            let verdicts = self.judge_ends(record, resolved);
+            self.count_verdicts(record, &verdicts);
+            self.lose(STAGE_EDGES_FULL, 1);
+            return;
+        };
+        let key = entry.edge().key.clone();
+        let sample = entry.sample(resolved);
+        if sample.verdicts.is_empty() {
+            let namespaces = self.index.namespaces();
+            sample.verdicts =
+                judge(self.sets.sets(), namespaces, self.config.profile, &key, sample);
+        }
+        let verdicts = sample.verdicts.clone();
+        self.count_verdicts(record, &verdicts);
+    }
+
+    fn judge_ends(&self, record: &FlowRecord, resolved: &Resolved) -> Vec<Arc<Verdict>> {
+        let probe = Probe {
+            source: &resolved.source,
+            target: &resolved.target,
+            protocol: record.protocol,
+            port: resolved.port,
+        };
+        let sets = self.sets.sets();
+        verdicts_of(sets, self.index.namespaces(), self.config.profile, record.direction, &probe)
+    }
+
+    fn judge_stale(&mut self) {
+        self.sets.build();
+        let sets = self.sets.sets();
+        let namespaces = self.index.namespaces();
+        for entry in self.ledger.stale() {
+            let key = entry.edge().key.clone();
+            for sample in entry.samples().iter_mut().filter(|sample| sample.verdicts.is_empty()) {
+                sample.verdicts = judge(sets, namespaces, self.config.profile, &key, sample);
+            }
+            Entry::combine(entry, self.sets.names());
+        }
+    }
+
+    fn count_unattributed(&mut self, record: &FlowRecord, resolved: &Resolved) {
+        for (side, reason) in resolved.unknown() {
+            let total = self.unattributed.entry((side, reason.label())).or_default();
+            *total = total.saturating_add(record.counts.attempts.max(1));
+        }
+    }
+
+    /// Counts what the edge's own side said, see [`VerdictTotals`].
+    fn count_verdicts(&mut self, record: &FlowRecord, verdicts: &[Arc<Verdict>]) {
+        let Some(direction) = record.direction else { return };
+        if record.counts.attempts == 0 {
+            return;
+        }
+        for (name, verdict) in self.sets.names().iter().zip(verdicts) {
+            let side = match direction {
+                Direction::Egress => &verdict.egress,
+                Direction::Ingress => &verdict.ingress,
+            };
+            let key = (name.clone(), direction, side.decision, side.reason);
+            let total = self.totals.entry(key).or_default();
+            *total = total.saturating_add(record.counts.attempts);
+        }
+    }
+
+    fn lose(&mut self, stage: &'static str, count: u64) {
+        let total = self.lost.entry(stage).or_default();
+        *total = total.saturating_add(count);
+    }
+}
+
+/// Before the first full lists, what looks like an outside address may be any pod's.
+fn without_guesses(mut resolved: Resolved) -> Resolved {
+    for end in [&mut resolved.source, &mut resolved.target] {
+        if end.endpoint == Endpoint::External {
+            end.endpoint = Endpoint::Unknown(UnknownEnd::NoHolder);
+        }
+    }
+    resolved
+}
+
+fn judge(
+    sets: &[PolicySet],
+    namespaces: &Namespaces,
+    profile: Profile,
+    key: &EdgeKey,
+    sample: &Sample,
+) -> Vec<Arc<Verdict>> {
+    let probe = Probe {
+        source: &sample.source,
+        target: &sample.target,
+        protocol: crate::flow::Protocol(key.protocol),
+        port: key.target_port,
+    };
+    verdicts_of(sets, namespaces, profile, key.direction, &probe)
+}
+
+fn verdicts_of(
+    sets: &[PolicySet],
+    namespaces: &Namespaces,
+    profile: Profile,
+    direction: Option<Direction>,
+    probe: &Probe<'_>,
+) -> Vec<Arc<Verdict>> {
+    if direction.is_none() {
+        let verdict = Arc::new(unknown_direction(profile));
+        return sets.iter().map(|_| verdict.clone()).collect();
+    }
+    sets.iter().map(|set| Arc::new(set.evaluate(namespaces, profile, probe))).collect()
+}
+
+/// Policies judge who began; of a flow that was first seen in mid-stream nobody knows.
+fn unknown_direction(profile: Profile) -> Verdict {
+    let side = SideVerdict {
+        decision: Decision::Undecidable,
+        reason: Reason::UnknownDirection,
+        effects: Vec::new(),
+    };
+    Verdict { decision: Decision::Undecidable, profile, egress: side.clone(), ingress: side }
+}
+
+#[cfg(test)]
+mod tests;

@@ -126,6 +126,19 @@ pub enum UnknownEnd {
     NoHolder,
 }
 
+impl UnknownEnd {
+    /// Its metric label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::PodNotListed => "pod_not_listed",
+            Self::CgroupNotKnown => "cgroup_not_known",
+            Self::AmbiguousAddress => "ambiguous_address",
+            Self::NoHolder => "no_holder",
+        }
+    }
+}
+
 /// How attempts ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

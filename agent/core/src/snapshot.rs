@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::flow::{Direction, Outcome, Timestamp, Workload};
+use crate::policy::Rejection;
 use crate::record::Counts;
 use crate::verdict::{Decision, Delta, Reason, Verdict};
 
@@ -28,6 +29,7 @@ pub struct Snapshot {
     /// Losses by stage since start, those of the kernel and of user space.
     pub lost: BTreeMap<&'static str, u64>,
     /// Ends that could not be resolved, by (side, reason), since start. In attempts or, for flows without, records.
+    #[serde(serialize_with = "unattributed_rows")]
     pub unattributed: BTreeMap<(EndSide, &'static str), u64>,
     /// Records that wait for an identity.
     pub pending: u64,
@@ -35,6 +37,21 @@ pub struct Snapshot {
     pub unjudged: u64,
     /// Table name to (entries, capacity).
     pub tables: BTreeMap<&'static str, (u64, u64)>,
+    /// Policies that no set holds because the API server would refuse them.
+    pub rejections: Vec<RejectedPolicy>,
+    /// What was said of each attempt when it was seen.
+    #[serde(serialize_with = "verdict_rows")]
+    pub verdict_totals: VerdictTotals,
+}
+
+/// A policy, or another object of a candidate, that is not judged.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct RejectedPolicy {
+    /// `enforced` or the candidate's name.
+    pub policy_set: Arc<str>,
+    /// What is wrong with which object.
+    #[serde(flatten)]
+    pub rejection: Rejection,
 }
 
 /// Which end of a flow.
@@ -86,15 +103,82 @@ pub struct EdgeKey {
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "fields say what they hold")]
 pub enum EdgeEnd {
-    Pod { namespace: Arc<str>, workload: Workload },
-    Node { name: Arc<str> },
+    Pod {
+        namespace: Arc<str>,
+        workload: Workload,
+    },
+    Node {
+        name: Arc<str>,
+    },
     /// A Service whose backends disagree or are not known.
-    Service { namespace: Arc<str>, name: Arc<str> },
+    Service {
+        namespace: Arc<str>,
+        name: Arc<str>,
+    },
     /// By address: an outside end.
-    External { address: std::net::IpAddr },
+    External {
+        address: std::net::IpAddr,
+    },
     Loopback,
-    Unknown { reason: &'static str },
+    Unknown {
+        reason: &'static str,
+    },
 }
 
-/// Totals that stay exact however many edges are folded: (policy set, direction, decision, reason) to attempts.
+impl Edge {
+    /// Whether this edge is the one to count a denial of this policy set on. A flow between two pods
+    /// is seen at both of its ends and makes two edges; each holds the same verdict, and the denial
+    /// belongs to the one on whose side it is decided (see [`Verdict::deciding`]).
+    #[must_use]
+    pub fn would_be_denied(&self, policy_set: &str) -> bool {
+        self.verdicts.get(policy_set).is_some_and(|verdict| {
+            verdict.decision == Decision::Denied && Some(verdict.deciding().0) == self.key.direction
+        })
+    }
+}
+
+/// Totals that stay exact however many edges are folded: (policy set, direction, decision, reason) to
+/// attempts. The direction is the edge's, decision and reason are those of that side alone: egress is
+/// counted where the source is local, ingress where the target is, so that each side of an attempt is
+/// counted once in the cluster. Attempts of unknown direction are in no total.
 pub type VerdictTotals = BTreeMap<(Arc<str>, Direction, Decision, Reason), u64>;
+
+#[derive(Serialize)]
+struct UnattributedRow<'a> {
+    side: EndSide,
+    reason: &'a str,
+    count: u64,
+}
+
+#[derive(Serialize)]
+struct VerdictRow<'a> {
+    policy_set: &'a str,
+    direction: Direction,
+    decision: Decision,
+    reason: Reason,
+    attempts: u64,
+}
+
+fn unattributed_rows<S: Serializer>(
+    totals: &BTreeMap<(EndSide, &'static str), u64>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let rows = totals.iter();
+    serializer.collect_seq(rows.map(|(&(side, reason), &count)| UnattributedRow {
+        side,
+        reason,
+        count,
+    }))
+}
+
+fn verdict_rows<S: Serializer>(totals: &VerdictTotals, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(totals.iter().map(|((set, direction, decision, reason), attempts)| {
+        VerdictRow {
+            policy_set: set,
+            direction: *direction,
+            decision: *decision,
+            reason: *reason,
+            attempts: *attempts,
+        }
+    }))
+}

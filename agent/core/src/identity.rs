@@ -1,0 +1,292 @@
+//! Who is who: pods, nodes, services, owners and cgroups, as of now and of a while ago.
+//!
+//! In: [`Change`]s, [`NodeFacts`] and the node's cgroups. Out: both ends of a flow record, see
+//! [`Index::resolve`]. Kubernetes types stop here. It never panics on an object, and every table has
+//! a limit and counts what it refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
+
+use self::cgroup::Cgroups;
+use self::nodes::Nodes;
+use self::owners::Owners;
+use self::pods::{PodChange, Pods};
+use self::resolve::ServicePortKey as ServiceCacheKey;
+use self::services::Services;
+use crate::engine::NodeFacts;
+use crate::flow::{PodIdentity, ServiceIdentity, Timestamp};
+use crate::object::{Change, Kind, Object, ObjectRef};
+use crate::policy::Namespaces;
+
+pub use self::cgroup::{CGROUP_TOMBSTONES_MAX, CGROUPS_MAX, Place};
+pub use self::nodes::NODES_MAX;
+pub use self::owners::WORKLOADS_MAX;
+pub use self::pods::{PODS_MAX, TOMBSTONES_MAX};
+pub use self::resolve::Resolved;
+pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
+
+pub mod cgroup;
+mod nodes;
+mod owners;
+mod pods;
+mod resolve;
+mod services;
+mod time;
+
+/// Namespaces known at once. Further ones are refused and counted.
+pub const NAMESPACES_MAX: usize = 65_536;
+/// Resolved Service ports that are remembered until an object changes.
+const SERVICE_CACHE_MAX: usize = 16_384;
+
+/// Everything an end can be.
+#[derive(Debug, Default)]
+pub struct Index {
+    pods: Pods,
+    nodes: Nodes,
+    services: Services,
+    owners: Owners,
+    cgroups: Cgroups,
+    namespaces: Namespaces,
+    namespace_labels: BTreeMap<Arc<str>, BTreeMap<String, String>>,
+    namespaces_refused: u64,
+    service_cache: HashMap<ServiceCacheKey, Arc<ServiceIdentity>>,
+    now: Timestamp,
+}
+
+/// What a change means to those who judge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// Something may resolve otherwise than before.
+    pub index: bool,
+    /// A namespace's labels are others now.
+    pub namespaces: bool,
+    /// Pods that are known already and are to be judged by other labels, ports or owners now.
+    pub pods: Vec<Arc<PodIdentity>>,
+}
+
+impl Index {
+    /// Takes one change. Policies and the end of a first list are nothing to the index.
+    pub fn apply(&mut self, change: &Change, at: Timestamp) -> Effect {
+        self.now = self.now.max(at);
+        let mut effect = Effect::default();
+        match change {
+            Change::Applied(object) => self.applied(object, at, &mut effect),
+            Change::Deleted(object) => self.deleted(object, at, &mut effect),
+            Change::Replaced(kind, objects) => {
+                self.retain(*kind, objects, at, &mut effect);
+                for object in objects.iter().filter(|object| kind_of(object) == *kind) {
+                    self.applied(object, at, &mut effect);
+                }
+            }
+            Change::Synced(_) => {}
+        }
+        if effect.index {
+            self.forget_services();
+        }
+        effect
+    }
+
+    /// This node's own name and addresses.
+    pub fn set_node(&mut self, facts: &NodeFacts) {
+        self.nodes.set_own(facts);
+        self.forget_services();
+    }
+
+    /// A cgroup exists.
+    pub fn cgroup_created(&mut self, id: u64, path: &str) {
+        self.cgroups.created(id, path);
+    }
+
+    /// A cgroup is gone; it stays known for late records.
+    pub fn cgroup_removed(&mut self, id: u64) {
+        self.cgroups.removed(id);
+    }
+
+    /// Whose cgroup this is or was.
+    #[must_use]
+    pub fn place(&self, cgroup_id: u64) -> Option<&Place> {
+        self.cgroups.place(cgroup_id)
+    }
+
+    /// Namespaces with their labels.
+    #[must_use]
+    pub fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    /// The pod with this UID, as it is now or was last.
+    #[must_use]
+    pub fn pod(&self, uid: &str) -> Option<&Arc<PodIdentity>> {
+        self.pods.get(uid)
+    }
+
+    /// Table name to (entries, capacity).
+    #[must_use]
+    pub fn tables(&self) -> BTreeMap<&'static str, (u64, u64)> {
+        let (pods, pod_tombstones, _) = self.pods.sizes();
+        let (cgroups, cgroup_tombstones, _) = self.cgroups.sizes();
+        let (services, slices, _) = self.services.sizes();
+        [
+            ("pods", pods, PODS_MAX),
+            ("pod_tombstones", pod_tombstones, TOMBSTONES_MAX),
+            ("cgroups", cgroups, CGROUPS_MAX),
+            ("cgroup_tombstones", cgroup_tombstones, CGROUP_TOMBSTONES_MAX),
+            ("services", services, SERVICES_MAX),
+            ("endpoint_slices", slices, SLICES_MAX),
+            ("nodes", self.nodes.sizes().0, NODES_MAX),
+            ("workloads", self.owners.sizes().0, WORKLOADS_MAX),
+            ("namespaces", self.namespace_labels.len(), NAMESPACES_MAX),
+        ]
+        .into_iter()
+        .map(|(name, entries, capacity)| (name, (entries as u64, capacity as u64)))
+        .collect()
+    }
+
+    /// Objects and cgroups that found their table full.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.pods.sizes().2
+            + self.cgroups.sizes().2
+            + self.services.sizes().2
+            + self.nodes.sizes().1
+            + self.owners.sizes().1
+            + self.namespaces_refused
+    }
+
+    fn applied(&mut self, object: &Object, at: Timestamp, effect: &mut Effect) {
+        match object {
+            Object::Pod(pod) => match self.pods.applied(pod, &self.owners, at) {
+                PodChange::None => {}
+                PodChange::Other => effect.index = true,
+                PodChange::Identity(identity) => {
+                    effect.index = true;
+                    effect.pods.push(identity);
+                }
+            },
+            Object::Namespace(namespace) => {
+                let meta = &namespace.metadata;
+                let known = self.namespace_labels.get(meta.name.as_str());
+                if known.is_none() && self.namespace_labels.len() >= NAMESPACES_MAX {
+                    self.namespaces_refused += 1;
+                } else if known != Some(&meta.labels) {
+                    self.namespaces.insert(&meta.name, &meta.labels);
+                    self.namespace_labels.insert(meta.name.as_str().into(), meta.labels.clone());
+                    effect.namespaces = true;
+                }
+            }
+            Object::Node(node) => effect.index |= self.nodes.applied(node),
+            Object::Service(service) => effect.index |= self.services.service_applied(service),
+            Object::EndpointSlice(slice) => effect.index |= self.services.slice_applied(slice),
+            Object::Workload(workload) => {
+                if let Some(key) = self.owners.applied(workload) {
+                    let changed = self.pods.owner_changed(&key, &self.owners);
+                    effect.index |= !changed.is_empty();
+                    effect.pods.extend(changed);
+                }
+            }
+            Object::NetworkPolicy(_) => {}
+        }
+    }
+
+    fn deleted(&mut self, object: &ObjectRef, at: Timestamp, effect: &mut Effect) {
+        let ObjectRef { kind, api_kind, namespace, name, uid } = object;
+        match kind {
+            Kind::Pod => {
+                effect.index |= self.pods.deleted(namespace, name, uid.as_deref(), at);
+            }
+            Kind::Namespace => {
+                self.namespaces.remove(name);
+                effect.namespaces |= self.namespace_labels.remove(name.as_str()).is_some();
+            }
+            Kind::Node => effect.index |= self.nodes.deleted(name),
+            Kind::Service => effect.index |= self.services.service_deleted(namespace, name),
+            Kind::EndpointSlice => effect.index |= self.services.slice_deleted(namespace, name),
+            Kind::Workload => self.owners.deleted(api_kind, namespace, name, uid.as_deref()),
+            Kind::NetworkPolicy => {}
+        }
+    }
+
+    /// Forgets what a full list does not hold.
+    fn retain(&mut self, kind: Kind, objects: &[Object], at: Timestamp, effect: &mut Effect) {
+        let named = |object: &Object| {
+            let meta = meta_of(object);
+            (Arc::<str>::from(meta.namespace.as_str()), Arc::<str>::from(meta.name.as_str()))
+        };
+        let of_kind = || objects.iter().filter(|object| kind_of(object) == kind);
+        effect.index = true;
+        match kind {
+            Kind::Pod => {
+                let uids: HashSet<_> = of_kind()
+                    .filter_map(|object| match object {
+                        Object::Pod(pod) => Some(pods::uid_of(pod)),
+                        _ => None,
+                    })
+                    .collect();
+                self.pods.retain(|uid| uids.contains(uid), at);
+            }
+            Kind::Namespace => {
+                let keep: BTreeSet<_> = of_kind().map(|o| meta_of(o).name.as_str()).collect();
+                let gone = |name: &&Arc<str>| !keep.contains(&***name);
+                let gone: Vec<_> = self.namespace_labels.keys().filter(gone).cloned().collect();
+                for name in gone {
+                    self.namespaces.remove(&name);
+                    self.namespace_labels.remove(&name);
+                    effect.namespaces = true;
+                }
+            }
+            Kind::Node => {
+                let keep: BTreeSet<_> = of_kind().map(|o| meta_of(o).name.as_str()).collect();
+                self.nodes.retain(|name| keep.contains(name));
+            }
+            Kind::Service => {
+                let keep: HashSet<_> = of_kind().map(named).collect();
+                self.services.services_retain(|key| keep.contains(key));
+            }
+            Kind::EndpointSlice => {
+                let keep: HashSet<_> = of_kind().map(named).collect();
+                self.services.slices_retain(|key| keep.contains(key));
+            }
+            Kind::Workload => {
+                let keep: HashSet<_> = of_kind()
+                    .filter_map(|object| match object {
+                        Object::Workload(workload) => {
+                            let (namespace, name) = named(object);
+                            Some((Arc::from(workload.api_kind.as_str()), namespace, name))
+                        }
+                        _ => None,
+                    })
+                    .collect();
+                self.owners.retain(|key| keep.contains(key));
+            }
+            Kind::NetworkPolicy => {}
+        }
+    }
+}
+
+/// The object's kind.
+#[must_use]
+pub fn kind_of(object: &Object) -> Kind {
+    match object {
+        Object::Namespace(_) => Kind::Namespace,
+        Object::Node(_) => Kind::Node,
+        Object::Pod(_) => Kind::Pod,
+        Object::Service(_) => Kind::Service,
+        Object::EndpointSlice(_) => Kind::EndpointSlice,
+        Object::NetworkPolicy(_) => Kind::NetworkPolicy,
+        Object::Workload(_) => Kind::Workload,
+    }
+}
+
+fn meta_of(object: &Object) -> &crate::object::Meta {
+    match object {
+        Object::Namespace(object) => &object.metadata,
+        Object::Node(object) => &object.metadata,
+        Object::Pod(object) => &object.metadata,
+        Object::Service(object) => &object.metadata,
+        Object::EndpointSlice(object) => &object.metadata,
+        Object::NetworkPolicy(object) => &object.metadata,
+        Object::Workload(object) => &object.metadata,
+    }
+}

@@ -1,0 +1,416 @@
+//! Pods by UID, and who held an address when.
+//!
+//! In: Pod objects, their ends, and the time of each. Out: [`PodIdentity`]s, and the pods that held an
+//! address within a window. A pod that is gone stays known as a tombstone; a name says nothing here,
+//! because names are used again.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use super::owners::{OwnerKey, Owners};
+use super::time;
+use crate::flow::{NamedPort, PodIdentity, Protocol, Timestamp};
+use crate::object::{Container, Pod};
+
+/// Pods with an object. Further ones are refused and counted.
+pub const PODS_MAX: usize = 262_144;
+/// Pods whose object is gone and that are still known; the ones gone longest are forgotten first.
+pub const TOMBSTONES_MAX: usize = 16_384;
+/// Addresses one pod has or had.
+const HOLDINGS_MAX: usize = 16;
+/// Named ports of one pod.
+const NAMED_PORTS_MAX: usize = 256;
+
+/// Who held an address in a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Holder {
+    None,
+    One(Arc<PodIdentity>),
+    /// More than one: nobody can tell whose packet it was.
+    Many,
+}
+
+/// What applying a pod did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum PodChange {
+    /// Nothing that anyone would see.
+    None,
+    /// The pod is new, has new addresses, or ended.
+    Other,
+    /// The same pod is to be judged anew: its labels, ports, addresses or workload are others now.
+    Identity(Arc<PodIdentity>),
+}
+
+#[derive(Debug)]
+struct Entry {
+    pod: Pod,
+    identity: Arc<PodIdentity>,
+    first_seen: Timestamp,
+    start: Timestamp,
+    /// Phase Succeeded or Failed, or the object is gone: it holds no address any more.
+    end: Option<Timestamp>,
+    holdings: Vec<Holding>,
+    owner: Option<OwnerKey>,
+    gone: bool,
+}
+
+/// An address held from `start` until before `end`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holding {
+    addr: IpAddr,
+    /// None: since the pod began, as the newest object says it.
+    start: Option<Timestamp>,
+    end: Option<Timestamp>,
+}
+
+/// All pods.
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    by_uid: HashMap<Arc<str>, Entry>,
+    by_name: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
+    by_addr: HashMap<IpAddr, BTreeSet<Arc<str>>>,
+    by_owner: HashMap<OwnerKey, BTreeSet<Arc<str>>>,
+    by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    gone: BTreeSet<(Timestamp, Arc<str>)>,
+    refused: u64,
+}
+
+/// The UID, or for objects from files without one `namespace/name`.
+pub(super) fn uid_of(pod: &Pod) -> Arc<str> {
+    let meta = &pod.metadata;
+    match meta.uid.as_str() {
+        "" => format!("{}/{}", meta.namespace, meta.name).into(),
+        uid => uid.into(),
+    }
+}
+
+impl Pods {
+    pub(super) fn applied(&mut self, pod: &Pod, owners: &Owners, at: Timestamp) -> PodChange {
+        let uid = uid_of(pod);
+        let before = self.by_uid.get(&uid);
+        if before.is_none_or(|entry| entry.gone) && self.live() >= PODS_MAX {
+            self.refused += 1;
+            return PodChange::None;
+        }
+        if before.is_some_and(|entry| entry.pod == *pod && !entry.gone) {
+            return PodChange::None;
+        }
+        let (mut identity, owner) = identity_of(&uid, pod, owners);
+        let known = self.forget(&uid);
+        // Owners are deleted before their pods end: what was known of them stays true.
+        if let (Some(before), Some(key)) = (&known, &owner)
+            && before.owner == owner
+            && !owners.knows(key)
+        {
+            identity.workload = before.identity.workload.clone();
+        }
+        let old_identity = known.as_ref().map(|entry| entry.identity.clone());
+        let old_end = known.as_ref().and_then(|entry| entry.end);
+        let entry = updated(known, pod, identity, owner, at);
+        let identity = entry.identity.clone();
+        let ended = entry.end != old_end;
+        self.insert(uid.clone(), entry);
+        self.take_name(&uid);
+        match old_identity {
+            Some(old) if *old != *identity => PodChange::Identity(identity),
+            Some(_) if !ended => PodChange::None,
+            _ => PodChange::Other,
+        }
+    }
+
+    /// The object is gone. Without a UID the pod of that name is meant.
+    pub(super) fn deleted(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        uid: Option<&str>,
+        at: Timestamp,
+    ) -> bool {
+        let uid: Arc<str> = match uid.filter(|uid| !uid.is_empty()) {
+            Some(uid) => uid.into(),
+            None => match self.by_name.get(&(namespace.into(), name.into())) {
+                Some(uid) => uid.clone(),
+                None => return false,
+            },
+        };
+        self.bury(&uid, at)
+    }
+
+    /// Every pod whose object is not among these is gone.
+    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool, at: Timestamp) {
+        let gone =
+            |(uid, entry): (&Arc<str>, &Entry)| (!entry.gone && !keep(uid)).then(|| uid.clone());
+        let ended: Vec<_> = self.by_uid.iter().filter_map(gone).collect();
+        for uid in ended {
+            self.bury(&uid, at);
+        }
+    }
+
+    /// Pods below this owner, with the workload they have now. The changed ones come back.
+    pub(super) fn owner_changed(
+        &mut self,
+        key: &OwnerKey,
+        owners: &Owners,
+    ) -> Vec<Arc<PodIdentity>> {
+        let mut changed = Vec::new();
+        for uid in self.by_owner.get(key).into_iter().flatten() {
+            let Some(entry) = self.by_uid.get_mut(uid) else { continue };
+            let (identity, _) = identity_of(uid, &entry.pod, owners);
+            if *entry.identity != identity {
+                entry.identity = Arc::new(identity);
+                changed.push(entry.identity.clone());
+            }
+        }
+        changed
+    }
+
+    pub(super) fn get(&self, uid: &str) -> Option<&Arc<PodIdentity>> {
+        self.by_uid.get(uid).map(|entry| &entry.identity)
+    }
+
+    /// Who held the address at any time from `since` to `last_seen`, both included.
+    pub(super) fn holder(&self, addr: IpAddr, since: Timestamp, last_seen: Timestamp) -> Holder {
+        let held = |entry: &&Entry| {
+            entry.holdings.iter().any(|holding| {
+                holding.addr == addr
+                    && holding.start.unwrap_or(entry.start) <= last_seen
+                    && holding.end.is_none_or(|end| end > since)
+            })
+        };
+        let uids = self.by_addr.get(&addr).into_iter().flatten();
+        let mut holders = uids.filter_map(|uid| self.by_uid.get(uid)).filter(held);
+        match (holders.next(), holders.next()) {
+            (None, _) => Holder::None,
+            (Some(one), None) => Holder::One(one.identity.clone()),
+            (Some(_), Some(_)) => Holder::Many,
+        }
+    }
+
+    /// Whether any pod has or had this address, as far as is remembered.
+    pub(super) fn ever_held(&self, addr: IpAddr) -> bool {
+        self.by_addr.contains_key(&addr)
+    }
+
+    /// Pods of a namespace that may get traffic, in the order of their UIDs.
+    pub(super) fn running(&self, namespace: &str) -> impl Iterator<Item = &Arc<PodIdentity>> {
+        let uids = self.by_namespace.get(namespace).into_iter().flatten();
+        uids.filter_map(|uid| self.by_uid.get(uid))
+            // A manifest written by hand has no phase; it means a pod that runs.
+            .filter(|entry| entry.end.is_none())
+            .filter(|entry| matches!(entry.pod.status.phase.as_str(), "Running" | ""))
+            .map(|entry| &entry.identity)
+    }
+
+    /// Entries with an object, entries without, and how many were refused.
+    pub(super) fn sizes(&self) -> (usize, usize, u64) {
+        (self.live(), self.gone.len(), self.refused)
+    }
+
+    fn live(&self) -> usize {
+        self.by_uid.len() - self.gone.len()
+    }
+
+    fn bury(&mut self, uid: &Arc<str>, at: Timestamp) -> bool {
+        let Some(entry) = self.by_uid.get_mut(uid).filter(|entry| !entry.gone) else {
+            return false;
+        };
+        entry.gone = true;
+        close(entry, at);
+        let end = entry.end.unwrap_or(at);
+        let name = (entry.identity.namespace.clone(), entry.identity.name.clone());
+        self.gone.insert((end, uid.clone()));
+        if self.by_name.get(&name) == Some(uid) {
+            self.by_name.remove(&name);
+        }
+        while self.gone.len() > TOMBSTONES_MAX {
+            let Some((_, oldest)) = self.gone.first().cloned() else { break };
+            self.forget(&oldest);
+        }
+        true
+    }
+
+    /// The name belongs to the pod that began last; the other one's deletion was missed.
+    fn take_name(&mut self, uid: &Arc<str>) {
+        let Some(entry) = self.by_uid.get(uid) else { return };
+        let (start, name) =
+            (entry.start, (entry.identity.namespace.clone(), entry.identity.name.clone()));
+        let other = self.by_name.get(&name).filter(|other| *other != uid).cloned();
+        let other_start = other.as_ref().and_then(|other| Some(self.by_uid.get(other)?.start));
+        match (other, other_start) {
+            (Some(_), Some(other_start)) if other_start > start => {
+                self.bury(uid, other_start);
+            }
+            (other, _) => {
+                if let Some(other) = other {
+                    self.bury(&other, start);
+                }
+                self.by_name.insert(name, uid.clone());
+            }
+        }
+    }
+
+    fn insert(&mut self, uid: Arc<str>, entry: Entry) {
+        for holding in &entry.holdings {
+            self.by_addr.entry(holding.addr).or_default().insert(uid.clone());
+        }
+        if let Some(owner) = &entry.owner {
+            self.by_owner.entry(owner.clone()).or_default().insert(uid.clone());
+        }
+        let namespace = entry.identity.namespace.clone();
+        self.by_namespace.entry(namespace).or_default().insert(uid.clone());
+        self.by_uid.insert(uid, entry);
+    }
+
+    fn forget(&mut self, uid: &Arc<str>) -> Option<Entry> {
+        let entry = self.by_uid.remove(uid)?;
+        for holding in &entry.holdings {
+            take(&mut self.by_addr, &holding.addr, uid);
+        }
+        if let Some(owner) = &entry.owner {
+            take(&mut self.by_owner, owner, uid);
+        }
+        take(&mut self.by_namespace, &entry.identity.namespace, uid);
+        if entry.gone {
+            self.gone.remove(&(entry.end.unwrap_or_default(), uid.clone()));
+        }
+        let name = (entry.identity.namespace.clone(), entry.identity.name.clone());
+        if self.by_name.get(&name) == Some(uid) {
+            self.by_name.remove(&name);
+        }
+        Some(entry)
+    }
+}
+
+fn take<K: std::hash::Hash + Eq>(
+    map: &mut HashMap<K, BTreeSet<Arc<str>>>,
+    key: &K,
+    uid: &Arc<str>,
+) {
+    if let Some(uids) = map.get_mut(key) {
+        uids.remove(uid);
+        if uids.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+/// Ends the pod and all it holds. An end that is known already stays if it is earlier.
+fn close(entry: &mut Entry, at: Timestamp) {
+    let end = entry.end.map_or(at, |end| end.min(at));
+    entry.end = Some(end);
+    for holding in &mut entry.holdings {
+        holding.end = Some(holding.end.map_or(end, |before| before.min(end)));
+    }
+}
+
+/// The entry after the object was applied; `known` is what was there before.
+fn updated(
+    known: Option<Entry>,
+    pod: &Pod,
+    identity: PodIdentity,
+    owner: Option<OwnerKey>,
+    at: Timestamp,
+) -> Entry {
+    let revived = known.as_ref().is_some_and(|entry| entry.gone);
+    let first_seen = known.as_ref().filter(|_| !revived).map_or(at, |entry| entry.first_seen);
+    let times = [&pod.status.start_time, &pod.metadata.creation_timestamp];
+    let start = times.into_iter().flatten().find_map(|text| time::parse(text));
+    let was_ended = known.as_ref().filter(|_| !revived).and_then(|entry| entry.end);
+    let mut holdings = known.map_or_else(Vec::new, |entry| entry.holdings);
+    // An address of the node is no pod's: a pod on the host network is found by its cgroup only.
+    // And a pod that ended holds nothing new.
+    let holds_none = identity.host_network || was_ended.is_some() && is_over(pod);
+    let addrs: &[IpAddr] = if holds_none { &[] } else { &identity.addrs };
+    for holding in &mut holdings {
+        if holding.end.is_none() && !addrs.contains(&holding.addr) {
+            holding.end = Some(at);
+        }
+    }
+    let first = holdings.is_empty();
+    for addr in addrs {
+        if !holdings.iter().any(|holding| holding.addr == *addr && holding.end.is_none()) {
+            let start = if first { None } else { Some(at) };
+            holdings.push(Holding { addr: *addr, start, end: None });
+        }
+    }
+    let excess = holdings.len().saturating_sub(HOLDINGS_MAX);
+    holdings.drain(..excess);
+    let mut entry = Entry {
+        pod: pod.clone(),
+        identity: Arc::new(identity),
+        first_seen,
+        start: start.unwrap_or(first_seen),
+        end: None,
+        holdings,
+        owner,
+        gone: false,
+    };
+    if is_over(pod) {
+        close(&mut entry, was_ended.unwrap_or(at));
+    }
+    entry
+}
+
+fn is_over(pod: &Pod) -> bool {
+    matches!(pod.status.phase.as_str(), "Succeeded" | "Failed")
+}
+
+fn identity_of(uid: &Arc<str>, pod: &Pod, owners: &Owners) -> (PodIdentity, Option<OwnerKey>) {
+    let meta = &pod.metadata;
+    let hash = meta.labels.get("pod-template-hash").map(String::as_str);
+    let (workload, owner) = owners.workload(meta, hash);
+    let listed = pod.status.pod_ips.iter().map(|pod_ip| pod_ip.ip.as_str());
+    let mut addrs: Vec<IpAddr> = Vec::new();
+    for text in listed.chain([pod.status.pod_ip.as_str()]) {
+        let Ok(addr) = text.parse::<IpAddr>() else { continue };
+        let addr = addr.to_canonical();
+        if addrs.len() < HOLDINGS_MAX && !addrs.contains(&addr) {
+            addrs.push(addr);
+        }
+    }
+    let identity = PodIdentity {
+        uid: uid.clone(),
+        namespace: meta.namespace.as_str().into(),
+        name: meta.name.as_str().into(),
+        labels: meta.labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
+        node: pod.spec.node_name.as_str().into(),
+        host_network: pod.spec.host_network,
+        addrs: addrs.into(),
+        named_ports: named_ports(pod),
+        workload,
+        service_account: pod.spec.service_account_name.as_str().into(),
+    };
+    (identity, owner)
+}
+
+fn named_ports(pod: &Pod) -> Arc<[NamedPort]> {
+    // An init container that restarts always is a sidecar: it runs as long as the pod does.
+    let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+    let containers =
+        pod.spec.containers.iter().chain(pod.spec.init_containers.iter().filter(sidecar));
+    containers
+        .flat_map(|container| &container.ports)
+        .filter(|port| !port.name.is_empty())
+        .filter_map(|port| {
+            Some(NamedPort {
+                name: port.name.as_str().into(),
+                protocol: protocol_of(port.protocol.as_deref())?,
+                port: port.container_port,
+            })
+        })
+        .take(NAMED_PORTS_MAX)
+        .collect()
+}
+
+/// The protocol by its name in the API; absent means TCP.
+pub(super) fn protocol_of(name: Option<&str>) -> Option<Protocol> {
+    match name {
+        None | Some("" | "TCP") => Some(Protocol::TCP),
+        Some("UDP") => Some(Protocol::UDP),
+        Some("SCTP") => Some(Protocol::SCTP),
+        Some(_) => None,
+    }
+}

@@ -1,0 +1,226 @@
+//! From a flow record to both of its ends.
+//!
+//! In: one [`FlowRecord`] and the index as it is. Out: [`Resolved`]. The local end is known by its
+//! cgroup alone; the peer by its address within the record's own window, so that nothing is ever
+//! said of a pod that began later. It never waits: what is missing is named in the ends.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::pods::Holder;
+use super::services::{Backends, target_port};
+use super::{Index, Place, ServiceCacheKey};
+use crate::flow::{Direction, End, Endpoint, Protocol, ServiceIdentity, UnknownEnd};
+use crate::object::{Service, ServicePort};
+use crate::record::FlowRecord;
+use crate::snapshot::EndSide;
+
+/// Both ends of one record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// Who began. The local end if nothing told who did.
+    pub source: End,
+    /// Who was asked.
+    pub target: End,
+    /// The target's own port, after a Service whose backends agree on it.
+    pub port: u16,
+    /// The peer is the local end itself: a loopback address, or one of the pod's own.
+    pub loopback: bool,
+}
+
+impl Resolved {
+    /// The ends that are not known, and why.
+    pub fn unknown(&self) -> impl Iterator<Item = (EndSide, UnknownEnd)> {
+        let sides = [(EndSide::Source, &self.source), (EndSide::Target, &self.target)];
+        sides.into_iter().filter_map(|(side, end)| match end.endpoint {
+            Endpoint::Unknown(reason) => Some((side, reason)),
+            _ => None,
+        })
+    }
+
+    /// Whether an object that is still on its way may tell more. More than one holder is final:
+    /// no later object takes a holder away from a time that has passed.
+    #[must_use]
+    pub fn may_improve(&self) -> bool {
+        self.unknown().any(|(_, reason)| reason != UnknownEnd::AmbiguousAddress)
+    }
+}
+
+impl Index {
+    /// Both ends of a record, from the index as it is now.
+    pub fn resolve(&mut self, record: &FlowRecord) -> Resolved {
+        let peer_addr = record.peer.to_canonical();
+        let local = self.local_end(record.cgroup_id, peer_addr.is_ipv6());
+        let own = match &local.endpoint {
+            Endpoint::Pod(pod) if !pod.host_network => pod.addrs.contains(&peer_addr),
+            _ => false,
+        };
+        let loopback = own || peer_addr.is_loopback();
+        let local_asks = record.direction != Some(Direction::Ingress);
+        let (peer, port) = if loopback {
+            let endpoint = local.endpoint.clone();
+            (End { addr: Some(peer_addr), endpoint }, record.service_port)
+        } else {
+            self.peer_end(record, peer_addr, local_asks)
+        };
+        let loopback = loopback || same_pod(&local, &peer);
+        let (source, target) = if local_asks { (local, peer) } else { (peer, local) };
+        Resolved { source, target, port, loopback }
+    }
+
+    fn local_end(&self, cgroup_id: u64, ipv6: bool) -> End {
+        let own_node = || End {
+            addr: self.nodes.own_addr(ipv6),
+            endpoint: Endpoint::Node(self.nodes.own_name().clone()),
+        };
+        let unknown = |reason| End { addr: None, endpoint: Endpoint::Unknown(reason) };
+        match self.cgroups.place(cgroup_id) {
+            None => unknown(UnknownEnd::CgroupNotKnown),
+            Some(Place::Node) => own_node(),
+            Some(Place::Pod { uid, .. }) => match self.pods.get(uid) {
+                None => unknown(UnknownEnd::PodNotListed),
+                Some(pod) => {
+                    let addr = pod.addrs.iter().find(|addr| addr.is_ipv6() == ipv6).copied();
+                    End { addr, endpoint: Endpoint::Pod(pod.clone()) }
+                }
+            },
+        }
+    }
+
+    /// The peer and the target's port. A Service's address means the Service only to who asks it.
+    fn peer_end(&mut self, record: &FlowRecord, addr: IpAddr, local_asks: bool) -> (End, u16) {
+        if local_asks && let Some(found) = self.service_end(record, addr) {
+            return found;
+        }
+        let end = |endpoint| (End { addr: Some(addr), endpoint }, record.service_port);
+        if let Some(node) = self.nodes.by_addr(addr) {
+            return end(Endpoint::Node(node.clone()));
+        }
+        end(match self.pods.holder(addr, record.since, record.last_seen) {
+            Holder::One(pod) => Endpoint::Pod(pod),
+            Holder::Many => Endpoint::Unknown(UnknownEnd::AmbiguousAddress),
+            Holder::None if self.is_ours(addr) => Endpoint::Unknown(UnknownEnd::NoHolder),
+            Holder::None => Endpoint::External,
+        })
+    }
+
+    /// Whether an address without a holder is the cluster's and not outside of it.
+    fn is_ours(&self, addr: IpAddr) -> bool {
+        self.nodes.is_for_pods(addr) || self.pods.ever_held(addr) || self.services.has_addr(addr)
+    }
+
+    fn service_end(&mut self, record: &FlowRecord, addr: IpAddr) -> Option<(End, u16)> {
+        let (port, protocol) = (record.service_port, record.protocol);
+        let (service, service_port) = self.services.by_addr(addr, port, protocol)?;
+        // A node's address may be an external address of a Service; its other ports are the node's.
+        if service_port.is_none() && self.nodes.by_addr(addr).is_some() {
+            return None;
+        }
+        let cache_key = (addr, port, protocol);
+        let identity = match self.service_cache.get(&cache_key) {
+            Some(known) => known.clone(),
+            None => {
+                let identity = Arc::new(self.service_identity(service, service_port, record, addr));
+                self.remember(cache_key, identity.clone());
+                identity
+            }
+        };
+        if let [(end, target)] = &*identity.backends {
+            return Some((end.clone(), *target));
+        }
+        let mut ports = identity.backends.iter().map(|(_, target)| *target);
+        let first = ports.next();
+        let agreed = first.filter(|first| ports.all(|target| target == *first));
+        let end = End { addr: Some(addr), endpoint: Endpoint::Service(identity) };
+        Some((end, agreed.unwrap_or(port)))
+    }
+
+    fn service_identity(
+        &self,
+        service: &Service,
+        port: Option<&ServicePort>,
+        record: &FlowRecord,
+        addr: IpAddr,
+    ) -> ServiceIdentity {
+        let ipv6 = addr.is_ipv6();
+        let backends = match port.map(|port| self.services.backends(service, port, ipv6)) {
+            None => Vec::new(),
+            Some(Backends::Listed(listed)) => listed
+                .into_iter()
+                .map(|(addr, target)| (self.backend_end(addr, record), target))
+                .collect(),
+            Some(Backends::Selected(selector, port)) => {
+                self.selected(&service.metadata.namespace, selector, port, ipv6)
+            }
+        };
+        ServiceIdentity {
+            namespace: service.metadata.namespace.as_str().into(),
+            name: service.metadata.name.as_str().into(),
+            backends: backends.into(),
+        }
+    }
+
+    fn backend_end(&self, addr: IpAddr, record: &FlowRecord) -> End {
+        // The slices are those of now, so the holder is asked for from the record's time until now.
+        let last_seen = record.last_seen.max(self.now);
+        let endpoint = match self.pods.holder(addr, last_seen, last_seen) {
+            Holder::One(pod) => Endpoint::Pod(pod),
+            Holder::Many => Endpoint::Unknown(UnknownEnd::AmbiguousAddress),
+            Holder::None => match self.nodes.by_addr(addr) {
+                Some(node) => Endpoint::Node(node.clone()),
+                None if self.is_ours(addr) => Endpoint::Unknown(UnknownEnd::NoHolder),
+                None => Endpoint::External,
+            },
+        };
+        End { addr: Some(addr), endpoint }
+    }
+
+    fn selected(
+        &self,
+        namespace: &str,
+        selector: &std::collections::BTreeMap<String, String>,
+        port: &ServicePort,
+        ipv6: bool,
+    ) -> Vec<(End, u16)> {
+        // A Service without a selector has no pods of its own, unlike a policy's empty selector.
+        if selector.is_empty() {
+            return Vec::new();
+        }
+        let has = |labels: &[(Arc<str>, Arc<str>)], key: &str, value: &str| {
+            let found = labels.binary_search_by(|(known, _)| (**known).cmp(key));
+            found.ok().and_then(|at| labels.get(at)).is_some_and(|(_, known)| **known == *value)
+        };
+        self.pods
+            .running(namespace)
+            .filter(|pod| selector.iter().all(|(key, value)| has(&pod.labels, key, value)))
+            .filter_map(|pod| {
+                let addr = pod.addrs.iter().find(|addr| addr.is_ipv6() == ipv6).copied()?;
+                let end = End { addr: Some(addr), endpoint: Endpoint::Pod(pod.clone()) };
+                Some((end, target_port(port, pod)?))
+            })
+            .take(super::BACKENDS_MAX)
+            .collect()
+    }
+
+    fn remember(&mut self, key: ServiceCacheKey, identity: Arc<ServiceIdentity>) {
+        if self.service_cache.len() >= super::SERVICE_CACHE_MAX {
+            self.service_cache.clear();
+        }
+        self.service_cache.insert(key, identity);
+    }
+
+    /// The address and port a Service was last resolved with lead nowhere else until objects change.
+    pub(super) fn forget_services(&mut self) {
+        self.service_cache.clear();
+    }
+}
+
+fn same_pod(a: &End, b: &End) -> bool {
+    match (&a.endpoint, &b.endpoint) {
+        (Endpoint::Pod(a), Endpoint::Pod(b)) => !a.host_network && a.uid == b.uid,
+        _ => false,
+    }
+}
+
+/// What a Service's resolution depends on besides the index.
+pub(super) type ServicePortKey = (IpAddr, u16, Protocol);

@@ -1,0 +1,358 @@
+//! What was seen, by edge: counts, outcomes, times, and the ends to judge.
+//!
+//! In: resolved flow records. Out: [`Edge`]s in the order of their keys, with what the engine judged
+//! of their samples. It knows no policy and no object, and never holds more than [`EDGES_MAX`] edges.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foldhash::HashMap;
+
+use crate::flow::{Direction, End, Endpoint, Outcome, PodIdentity, UnknownEnd};
+use crate::identity::Resolved;
+use crate::record::{Counts, FlowRecord};
+use crate::snapshot::{Edge, EdgeEnd, EdgeKey};
+use crate::verdict::{Decision, Delta, Verdict};
+
+/// Edges counted at once. Records of further ones are refused and counted.
+pub const EDGES_MAX: usize = 65_536;
+/// Different pairs of ends that are judged for one edge: pods of one workload may differ in labels
+/// and named ports, as during a roll-out. The pair that was seen longest ago gives way.
+pub const SAMPLES_MAX: usize = 8;
+
+/// All edges.
+#[derive(Debug)]
+pub struct Ledger {
+    entries: BTreeMap<EdgeKey, Entry>,
+    edges_max: usize,
+}
+
+/// One edge and what its verdicts are made of.
+#[derive(Debug)]
+pub struct Entry {
+    edge: Arc<Edge>,
+    samples: Vec<Sample>,
+    uses: u64,
+    /// The edge's verdicts are not those of its samples.
+    stale: bool,
+}
+
+/// One pair of ends, standing for all flows of the edge whose ends are judged alike.
+#[derive(Debug)]
+pub struct Sample {
+    /// Who began.
+    pub source: End,
+    /// Who was asked.
+    pub target: End,
+    /// One for each policy set, in their order. Empty if not judged.
+    pub verdicts: Vec<Arc<Verdict>>,
+    last_use: u64,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::with_capacity(EDGES_MAX)
+    }
+}
+
+impl Ledger {
+    /// Holds so many edges at most.
+    #[must_use]
+    pub fn with_capacity(edges_max: usize) -> Self {
+        Self { entries: BTreeMap::new(), edges_max }
+    }
+
+    /// Adds a record to its edge. None if the edge is new and there is no room for it.
+    pub fn add(&mut self, record: &FlowRecord, resolved: &Resolved) -> Option<&mut Entry> {
+        let key = key_of(record, resolved);
+        if self.entries.len() >= self.edges_max && !self.entries.contains_key(&key) {
+            return None;
+        }
+        let entry = self.entries.entry(key).or_insert_with_key(|key| Entry::new(key, record));
+        entry.count(record);
+        Some(entry)
+    }
+
+    /// These pods are judged by other labels, ports or addresses from now on.
+    pub fn pods_changed(&mut self, pods: &[Arc<PodIdentity>]) {
+        let pods: HashMap<_, _> = pods.iter().map(|pod| (pod.uid.clone(), pod)).collect();
+        if pods.is_empty() {
+            return;
+        }
+        for entry in self.entries.values_mut() {
+            for sample in &mut entry.samples {
+                let Sample { source, target, verdicts, .. } = sample;
+                for end in [source, target] {
+                    if let Endpoint::Pod(pod) = &mut end.endpoint
+                        && let Some(new) = pods.get(&pod.uid)
+                    {
+                        *pod = Arc::clone(new);
+                        verdicts.clear();
+                        entry.stale = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// No verdict holds any more.
+    pub fn forget_verdicts(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.samples.iter_mut().for_each(|sample| sample.verdicts.clear());
+            entry.stale = true;
+        }
+    }
+
+    /// Edges whose verdicts are not those of their samples.
+    pub fn stale(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.values_mut().filter(|entry| entry.stale)
+    }
+
+    /// All edges in the order of their keys.
+    #[must_use]
+    pub fn edges(&self) -> Vec<Arc<Edge>> {
+        self.entries.values().map(|entry| entry.edge.clone()).collect()
+    }
+
+    /// Edges, and how many there may be.
+    #[must_use]
+    pub fn sizes(&self) -> (u64, u64) {
+        (self.entries.len() as u64, self.edges_max as u64)
+    }
+}
+
+impl Entry {
+    fn new(key: &EdgeKey, record: &FlowRecord) -> Self {
+        let edge = Edge {
+            key: key.clone(),
+            counts: Counts::default(),
+            outcomes: BTreeMap::new(),
+            first_seen: record.since,
+            last_seen: record.last_seen,
+            verdicts: BTreeMap::new(),
+            deltas: BTreeMap::new(),
+        };
+        Self { edge: Arc::new(edge), samples: Vec::new(), uses: 0, stale: false }
+    }
+
+    /// The edge as it is now.
+    #[must_use]
+    pub fn edge(&self) -> &Arc<Edge> {
+        &self.edge
+    }
+
+    /// The pairs of ends it is judged by.
+    pub fn samples(&mut self) -> &mut [Sample] {
+        &mut self.samples
+    }
+
+    fn count(&mut self, record: &FlowRecord) {
+        let edge = Arc::make_mut(&mut self.edge);
+        let seen = as_source_means(record);
+        let counts = &mut edge.counts;
+        let fields = [
+            (&mut counts.sent_packets, seen.sent_packets),
+            (&mut counts.sent_bytes, seen.sent_bytes),
+            (&mut counts.received_packets, seen.received_packets),
+            (&mut counts.received_bytes, seen.received_bytes),
+            (&mut counts.attempts, seen.attempts),
+            (&mut counts.answered, seen.answered),
+            (&mut counts.refused, seen.refused),
+            (&mut counts.closed, seen.closed),
+        ];
+        for (total, more) in fields {
+            *total = total.saturating_add(more);
+        }
+        edge.outcomes = outcomes(&edge.counts, edge.key.direction);
+        edge.first_seen = edge.first_seen.min(record.since);
+        edge.last_seen = edge.last_seen.max(record.last_seen);
+    }
+
+    /// The sample for these ends: a known one that is judged alike, or a new one without verdicts.
+    pub fn sample(&mut self, resolved: &Resolved) -> &mut Sample {
+        self.uses += 1;
+        let alike = |sample: &Sample| {
+            judged_alike(&sample.source, &resolved.source)
+                && judged_alike(&sample.target, &resolved.target)
+        };
+        let at = match self.samples.iter().position(alike) {
+            Some(at) => at,
+            None => {
+                if self.samples.len() >= SAMPLES_MAX {
+                    let oldest = self.samples.iter().enumerate().min_by_key(|(_, s)| s.last_use);
+                    let oldest = oldest.map_or(0, |(at, _)| at);
+                    self.samples.remove(oldest);
+                }
+                self.stale = true;
+                self.samples.push(Sample {
+                    source: resolved.source.clone(),
+                    target: resolved.target.clone(),
+                    verdicts: Vec::new(),
+                    last_use: 0,
+                });
+                self.samples.len() - 1
+            }
+        };
+        let sample = &mut self.samples[at];
+        sample.last_use = self.uses;
+        // Backends come and go under one Service.
+        if let (Endpoint::Service(old), Endpoint::Service(new)) =
+            (&sample.target.endpoint, &resolved.target.endpoint)
+            && !Arc::ptr_eq(old, new)
+        {
+            if old != new {
+                sample.verdicts.clear();
+                self.stale = true;
+            }
+            sample.target = resolved.target.clone();
+        }
+        sample
+    }
+
+    /// Puts the worst of the samples' verdicts into the edge: denied before undecidable before
+    /// allowed before exempt. A delta is made within one sample, then the worst is taken, so that
+    /// one pod's new denial is not hidden by another's old one. `sets` names the verdicts' sets,
+    /// the one all others are held against first.
+    pub fn combine(&mut self, sets: &[Arc<str>]) {
+        let mut verdicts: BTreeMap<Arc<str>, Arc<Verdict>> = BTreeMap::new();
+        let mut deltas: BTreeMap<Arc<str>, Delta> = BTreeMap::new();
+        for sample in &self.samples {
+            let Some(base) = sample.verdicts.first() else { continue };
+            for (position, (name, verdict)) in sets.iter().zip(&sample.verdicts).enumerate() {
+                let known = verdicts.get(name).map(|known| decision_rank(known.decision));
+                if known.is_none_or(|known| decision_rank(verdict.decision) > known) {
+                    verdicts.insert(name.clone(), verdict.clone());
+                }
+                if position == 0 {
+                    continue;
+                }
+                let delta = Delta::between(base.decision, verdict.decision);
+                let known = deltas.get(name).map(|known| delta_rank(*known));
+                if known.is_none_or(|known| delta_rank(delta) > known) {
+                    deltas.insert(name.clone(), delta);
+                }
+            }
+        }
+        let edge = Arc::make_mut(&mut self.edge);
+        edge.verdicts = verdicts;
+        edge.deltas = deltas;
+        self.stale = false;
+    }
+}
+
+fn decision_rank(decision: Decision) -> u8 {
+    match decision {
+        Decision::Exempt => 0,
+        Decision::Allowed => 1,
+        Decision::Undecidable => 2,
+        Decision::Denied => 3,
+    }
+}
+
+fn delta_rank(delta: Delta) -> u8 {
+    match delta {
+        Delta::UnchangedAllowed => 0,
+        Delta::NewlyAllowed => 1,
+        Delta::UnchangedDenied => 2,
+        Delta::Undecidable => 3,
+        Delta::NewlyDenied => 4,
+    }
+}
+
+/// The local socket's counts, or for a socket that was asked the peer's.
+fn as_source_means(record: &FlowRecord) -> Counts {
+    let counts = record.counts;
+    if record.direction != Some(Direction::Ingress) {
+        return counts;
+    }
+    Counts {
+        sent_packets: counts.received_packets,
+        sent_bytes: counts.received_bytes,
+        received_packets: counts.sent_packets,
+        received_bytes: counts.sent_bytes,
+        ..counts
+    }
+}
+
+/// How the attempts so far ended; those still open are unanswered. Of an edge whose direction is not
+/// known nobody counted how it began: its attempts, at least the one that must have been, are
+/// `unknown`.
+fn outcomes(counts: &Counts, direction: Option<Direction>) -> BTreeMap<Outcome, u64> {
+    if direction.is_none() {
+        return BTreeMap::from([(Outcome::Unknown, counts.attempts.max(1))]);
+    }
+    let ended = counts.answered.saturating_add(counts.refused);
+    let all = [
+        (Outcome::Answered, counts.answered),
+        (Outcome::Refused, counts.refused),
+        (Outcome::Unanswered, counts.attempts.saturating_sub(ended)),
+    ];
+    all.into_iter().filter(|(_, count)| *count > 0).collect()
+}
+
+/// Whether every policy says the same of both. The pods of one workload have different addresses,
+/// and a CIDR could tell them apart; that is left to the pod that stands for them.
+fn judged_alike(a: &End, b: &End) -> bool {
+    match (&a.endpoint, &b.endpoint) {
+        (Endpoint::Pod(a), Endpoint::Pod(b)) => {
+            Arc::ptr_eq(a, b)
+                || a.namespace == b.namespace
+                    && a.labels == b.labels
+                    && a.named_ports == b.named_ports
+                    && a.host_network == b.host_network
+        }
+        (Endpoint::Service(a), Endpoint::Service(b)) => {
+            a.namespace == b.namespace && a.name == b.name
+        }
+        (Endpoint::Node(a), Endpoint::Node(b)) => a == b,
+        (Endpoint::External, Endpoint::External) => a.addr == b.addr,
+        (Endpoint::Unknown(a), Endpoint::Unknown(b)) => a == b,
+        _ => false,
+    }
+}
+
+fn key_of(record: &FlowRecord, resolved: &Resolved) -> EdgeKey {
+    let mut source = edge_end(&resolved.source);
+    let mut target = edge_end(&resolved.target);
+    if resolved.loopback {
+        let local_asks = record.direction != Some(Direction::Ingress);
+        *(if local_asks { &mut target } else { &mut source }) = EdgeEnd::Loopback;
+    }
+    EdgeKey {
+        direction: record.direction,
+        protocol: record.protocol.0,
+        target_port: resolved.port,
+        source,
+        target,
+    }
+}
+
+fn edge_end(end: &End) -> EdgeEnd {
+    match &end.endpoint {
+        Endpoint::Pod(pod) => {
+            EdgeEnd::Pod { namespace: pod.namespace.clone(), workload: pod.workload.clone() }
+        }
+        Endpoint::Node(name) => EdgeEnd::Node { name: name.clone() },
+        Endpoint::Service(service) => {
+            let mut backends = service.backends.iter();
+            let first = backends.next();
+            let agreed = first.map(|(end, port)| (edge_end(end), *port));
+            let agreed = agreed.filter(|(first, first_port)| {
+                matches!(first, EdgeEnd::Pod { .. })
+                    && backends.all(|(end, port)| port == first_port && edge_end(end) == *first)
+            });
+            match agreed {
+                Some((workload, _)) => workload,
+                None => EdgeEnd::Service {
+                    namespace: service.namespace.clone(),
+                    name: service.name.clone(),
+                },
+            }
+        }
+        Endpoint::External => match end.addr {
+            Some(address) => EdgeEnd::External { address },
+            None => EdgeEnd::Unknown { reason: UnknownEnd::NoHolder.label() },
+        },
+        Endpoint::Unknown(reason) => EdgeEnd::Unknown { reason: reason.label() },
+    }
+}
