@@ -22,6 +22,8 @@ mod check;
 mod clock;
 mod layout;
 mod load;
+#[cfg(feature = "measure")]
+pub mod measure;
 mod slots;
 
 /// How often counters are read when nothing wakes the agent sooner.

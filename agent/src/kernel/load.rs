@@ -40,18 +40,18 @@ impl LoadError {
 
 /// How a program is attached.
 #[derive(Clone, Copy)]
-enum Hook {
+pub(super) enum Hook {
     Cgroup(CgroupSkbAttachType),
     Tracepoint(&'static str),
 }
 
 /// A program of the object.
-struct Probe {
-    name: &'static str,
-    hook_name: &'static str,
-    hook: Hook,
-    feature: &'static str,
-    required: bool,
+pub(super) struct Probe {
+    pub(super) name: &'static str,
+    pub(super) hook_name: &'static str,
+    pub(super) hook: Hook,
+    pub(super) feature: &'static str,
+    pub(super) required: bool,
 }
 
 /// Cgroups first: a pod that starts while we attach must be known before its packets are seen.
@@ -142,7 +142,7 @@ impl Probe {
     }
 }
 
-fn open(flows_max: u32) -> Result<(Ebpf, Btf), LoadError> {
+pub(super) fn open(flows_max: u32) -> Result<(Ebpf, Btf), LoadError> {
     let no_btf = |problem: String| LoadError {
         missing: format!("{BTF_PATH}: {problem}"),
         costs: "no program that reads kernel structures can be loaded".to_owned(),
@@ -167,7 +167,7 @@ fn open(flows_max: u32) -> Result<(Ebpf, Btf), LoadError> {
     Ok((programs, btf))
 }
 
-fn slots(programs: &mut Ebpf, config: &KernelConfig) -> Result<Slots, LoadError> {
+pub(super) fn slots(programs: &mut Ebpf, config: &KernelConfig) -> Result<Slots, LoadError> {
     let mut take = |name: &str| {
         programs.take_map(name).ok_or_else(|| LoadError::object(format!("no map {name}")))
     };
@@ -194,7 +194,7 @@ fn verify(programs: &mut Ebpf, probe: &Probe, btf: &Btf) -> Result<(), String> {
     loaded.map_err(|error| chain(&error))
 }
 
-fn attach(programs: &mut Ebpf, probe: &Probe, root: &File, btf: &Btf) -> Result<(), String> {
+pub(super) fn attach(programs: &mut Ebpf, probe: &Probe, root: &File, btf: &Btf) -> Result<(), String> {
     verify(programs, probe, btf)?;
     let program = programs.program_mut(probe.name).ok_or("not in the object")?;
     let attached = match probe.hook {
@@ -236,7 +236,7 @@ fn not_permitted(problem: &str) -> LoadError {
 }
 
 /// An error with its causes: aya's outer errors do not say what the kernel answered.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,0 +1,3 @@
+//! The kernel tier: needs root and a kernel that lets BPF programs load.
+
+mod sensor;

@@ -1,0 +1,203 @@
+//! The sensor alone, in this process: what it counts and what it says it lost, against exact numbers.
+//!
+//! In: sockets of a child process in a cgroup of its own. Out: nothing but assertions. Each test makes
+//! its own cgroup and removes it, also when it fails.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use parapet::kernel::{KernelConfig, Sensor};
+use parapet_core::record::Record;
+
+/// How a child knows that it is one: `peers,datagrams a peer,port`.
+const GENERATE: &str = "PARAPET_TEST_GENERATE";
+
+/// A cgroup of the test's own.
+struct Cgroup {
+    folder: PathBuf,
+    prefix: String,
+}
+
+impl Cgroup {
+    fn new(name: &str) -> Self {
+        let mount = cgroup2_mount();
+        let prefix = format!("/prp{}-{name}", std::process::id());
+        let folder = mount.join(prefix.trim_start_matches('/'));
+        std::fs::create_dir(&folder).unwrap();
+        Self { folder, prefix }
+    }
+
+    fn config(&self, flows_max: u32) -> KernelConfig {
+        KernelConfig {
+            cgroup_root: self.folder.clone(),
+            cgroup_prefix: self.prefix.clone(),
+            flows_max,
+            ..KernelConfig::default()
+        }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let children = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for child in children.filter(|entry| entry.path().is_dir()) {
+            let _ = std::fs::remove_dir(child.path());
+        }
+        // The last process has only just been reaped; its cgroup is busy for a moment longer.
+        for _ in 0..100 {
+            match std::fs::remove_dir(&self.folder) {
+                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+fn cgroup2_mount() -> PathBuf {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
+    Path::new(mount.split(' ').nth(4).unwrap()).to_path_buf()
+}
+
+/// A child that waits for a byte, and then sends.
+fn generator(peers: u32, datagrams: u32, port: u16) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sensor::generator_process", "--nocapture"])
+        .env(GENERATE, format!("{peers},{datagrams},{port}"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn run_in(cgroup: &Cgroup, mut child: Child) {
+    std::fs::write(cgroup.folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
+/// Not a test of its own: the body of the child processes.
+#[test]
+fn generator_process() {
+    let Ok(order) = std::env::var(GENERATE) else { return };
+    let numbers: Vec<u32> = order.split(',').map(|number| number.parse().unwrap()).collect();
+    let [peers, datagrams, port] = numbers[..] else { panic!("{order}") };
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let first = u32::from(Ipv4Addr::new(127, 1, 0, 1));
+    for _ in 0..datagrams {
+        for peer in 0..peers {
+            let address = Ipv4Addr::from(first + peer);
+            let port = u16::try_from(port).unwrap();
+            assert_eq!(socket.send_to(b"x", SocketAddrV4::new(address, port)).unwrap(), 1);
+        }
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    flows: u64,
+    packets: u64,
+    attempts: u64,
+    lost: u64,
+}
+
+fn count(records: &[Record]) -> Seen {
+    let mut seen = Seen::default();
+    for record in records {
+        match record {
+            Record::Flow(flow) => {
+                seen.flows += 1;
+                seen.packets += flow.counts.sent_packets;
+                seen.attempts += flow.counts.attempts;
+            }
+            Record::Lost { stage: "flow_table_full", count } => seen.lost += count,
+            Record::Lost { stage, count } => panic!("{count} lost at {stage}"),
+            Record::CgroupCreated { .. } | Record::CgroupRemoved { .. } => {}
+        }
+    }
+    seen
+}
+
+#[tokio::test]
+async fn every_packet_is_counted_or_counted_as_lost() {
+    const CAPACITY: u32 = 64;
+    const DATAGRAMS: u32 = 3;
+    // Somebody must listen, or the kernel would answer with ICMP. Outside of the watched cgroup.
+    let listener = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    for peers in [0, 1, CAPACITY - 1, CAPACITY, 8 * CAPACITY] {
+        let cgroup = Cgroup::new(&format!("overload{peers}"));
+        let mut sensor = Sensor::load(&cgroup.config(CAPACITY)).unwrap();
+        run_in(&cgroup, generator(peers, DATAGRAMS, port));
+        let seen = count(&sensor.read_now());
+        let kept = u64::from(peers.min(CAPACITY));
+        let datagrams = u64::from(DATAGRAMS);
+        let expected = Seen {
+            flows: kept,
+            packets: kept * datagrams,
+            attempts: kept,
+            lost: (u64::from(peers) - kept) * datagrams,
+        };
+        assert_eq!(seen, expected, "{peers} peers");
+        assert_eq!(sensor.capacity(), [("flows", kept, u64::from(CAPACITY))]);
+        assert_eq!(count(&sensor.read_now()), Seen::default(), "nothing is counted twice");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_flow_gives_its_slot_to_another_with_counts_from_zero() {
+    let listener = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let cgroup = Cgroup::new("idle");
+    let config = KernelConfig { idle_max: Duration::from_millis(50), ..cgroup.config(1) };
+    let mut sensor = Sensor::load(&config).unwrap();
+    for round in 0..3 {
+        run_in(&cgroup, generator(1, 5, port));
+        let seen = count(&sensor.read_now());
+        let expected = Seen { flows: 1, packets: 5, attempts: 1, lost: 0 };
+        assert_eq!(seen, expected, "round {round}");
+        // Idle, hidden, then free: two more reads with the grace time between them.
+        for _ in 0..3 {
+            tokio::time::sleep(Duration::from_millis(120)).await;
+            assert_eq!(count(&sensor.read_now()), Seen::default());
+        }
+        assert_eq!(sensor.capacity(), [("flows", 0, 1)]);
+    }
+}
+
+#[tokio::test]
+async fn a_full_ring_loses_events_by_count_and_no_flow() {
+    const CGROUPS: u64 = 4_000;
+    let listener = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let cgroup = Cgroup::new("ring");
+    let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
+    // Nobody reads meanwhile, so the ring must overflow.
+    for number in 0..CGROUPS / 2 {
+        let child = cgroup.folder.join(number.to_string());
+        std::fs::create_dir(&child).unwrap();
+        std::fs::remove_dir(&child).unwrap();
+    }
+    run_in(&cgroup, generator(2, 7, port));
+    let mut events = 0;
+    let mut ring_full = 0;
+    let mut packets = 0;
+    for record in sensor.read_now() {
+        match record {
+            Record::CgroupCreated { .. } | Record::CgroupRemoved { .. } => events += 1,
+            Record::Lost { stage: "ring_full", count } => ring_full += count,
+            Record::Lost { stage, count } => panic!("{count} lost at {stage}"),
+            Record::Flow(flow) => packets += flow.counts.sent_packets,
+        }
+    }
+    assert!(ring_full > 0, "the ring held {events} events");
+    // The two flows' events are among the lost ones; their packets are not.
+    assert_eq!(events + ring_full, CGROUPS + 2);
+    assert_eq!(packets, 14);
+}
