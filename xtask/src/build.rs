@@ -5,12 +5,18 @@ use std::path::PathBuf;
 
 use crate::layout::Layout;
 use crate::run::say;
+use crate::setup::toolchain::Toolchain;
 use crate::{bpf, run, setup};
 
 /// Builds the BPF object and the agent; the agent's path goes out.
 pub(crate) fn perform(layout: &Layout) -> anyhow::Result<PathBuf> {
     let toolchain = setup::ensure(layout)?;
-    bpf::build(layout, &toolchain)?;
+    compile(layout, &toolchain)
+}
+
+/// The same with a toolchain that is there already.
+pub(crate) fn compile(layout: &Layout, toolchain: &Toolchain) -> anyhow::Result<PathBuf> {
+    bpf::build(layout, toolchain)?;
     run::step(
         "build the agent",
         "release profile, with the BPF object inside; minutes on a fresh machine",

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::layout::Layout;
 use crate::run::say;
-use crate::{build, host, run, tidy};
+use crate::{build, host, run, setup, tidy};
 use tally::{Tally, TierReport};
 use tier::{Plan, TierName};
 
@@ -38,32 +38,44 @@ pub(crate) fn perform(layout: &Layout, chosen: &[TierName]) -> anyhow::Result<Ex
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Why there is nothing built to test.
+enum NoBuild {
+    /// This machine lacks the tools and we may not install them.
+    Impossible(String),
+    /// The tools are there and the build failed: a defect.
+    Broken(String),
+}
+
 /// All set-up, as the README promises for the test command. Tiers that need no BPF object run
 /// even where it cannot be built, so a failure is kept for those that do.
-fn build_if_needed(layout: &Layout, tiers: &[TierName]) -> Result<(), String> {
+fn build_if_needed(layout: &Layout, tiers: &[TierName]) -> Result<(), NoBuild> {
     if !tiers.iter().any(|tier| tier.needs_build()) {
         return Ok(());
     }
-    match build::perform(layout) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let reason = format!("the build failed: {error:#}");
-            say!("error: {reason}");
-            Err(reason)
-        }
+    let toolchain = setup::ensure(layout).map_err(|error| {
+        let reason = format!("setup failed: {error:#}");
+        // Root may install everything, so there setup has no excuse either.
+        if host::is_root() { NoBuild::Broken(reason) } else { NoBuild::Impossible(reason) }
+    });
+    let built = toolchain.and_then(|toolchain| {
+        build::compile(layout, &toolchain)
+            .map_err(|error| NoBuild::Broken(format!("the build failed: {error:#}")))
+    });
+    if let Err(NoBuild::Impossible(reason) | NoBuild::Broken(reason)) = &built {
+        say!("error: {reason}");
     }
+    built.map(drop)
 }
 
-fn perform_tier(
-    layout: &Layout,
-    tier: TierName,
-    build_failure: Option<&String>,
-    is_ci: bool,
-) -> Tally {
-    if let Some(reason) = build_failure.filter(|_| tier.needs_build()) {
-        // A build that fails where everything it needs is there is a defect, not a missing thing.
-        let is_defect = is_ci || host::is_root();
-        return if is_defect { Tally::failure(reason) } else { Tally::skip(tier, reason) };
+fn perform_tier(layout: &Layout, tier: TierName, no_build: Option<&NoBuild>, is_ci: bool) -> Tally {
+    match no_build.filter(|_| tier.needs_build()) {
+        // Most of its checks read the source only.
+        _ if tier == TierName::Tidy => {}
+        Some(NoBuild::Impossible(reason)) if !is_ci => return Tally::skip(tier, reason),
+        Some(NoBuild::Impossible(reason) | NoBuild::Broken(reason)) => {
+            return Tally::failure(reason);
+        }
+        None => {}
     }
     match tier.plan(layout) {
         Plan::Cannot { reason, must_run_in_ci: true } if is_ci => {
