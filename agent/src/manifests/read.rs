@@ -1,0 +1,258 @@
+//! From the text of one file to objects.
+//!
+//! In: the text. Out: [`Content`]: objects, problems, and kinds that nobody asked for. A document
+//! that cannot be read costs itself only; a policy the API server would refuse is named and left out.
+
+use std::collections::BTreeMap;
+
+use parapet_core::object::{Meta, Object, WorkloadObject};
+use parapet_core::policy;
+
+use super::decode::{Misfit, decode};
+use super::tree::{self, Node, Value};
+use super::{PROBLEMS_PER_FILE_MAX, Problem};
+
+/// Where a namespaced object without a namespace goes, as `kubectl apply` would send it.
+const NAMESPACE_DEFAULT: &str = "default";
+/// The Pod templates' and Endpoints' like are of no use here, lists in lists are an attack.
+const LIST_DEPTH_MAX: usize = 4;
+
+/// What one file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Content {
+    pub(super) objects: Vec<Object>,
+    pub(super) problems: Vec<Problem>,
+    pub(super) skipped: BTreeMap<String, u64>,
+}
+
+/// One document of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Document<'a> {
+    /// Counted from 1 in the file.
+    first_line: usize,
+    text: &'a str,
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    document: usize,
+    first_line: usize,
+    problems_left_out: usize,
+    content: Content,
+}
+
+/// Reads every document of a file.
+pub(super) fn read(file: &str, text: &str) -> Content {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut reader = Reader {
+        file,
+        document: 0,
+        first_line: 1,
+        problems_left_out: 0,
+        content: Content::default(),
+    };
+    for document in documents(text) {
+        reader.document += 1;
+        reader.first_line = document.first_line;
+        match tree::parse(document.text) {
+            Ok(node) if node.value == Value::Null => {}
+            Ok(node) => reader.object(&node, None, 0),
+            Err(error) => reader.problem(error.line, None, String::new(), error.problem),
+        }
+    }
+    if reader.problems_left_out > 0 {
+        let problem = format!("{} more problems in this file", reader.problems_left_out);
+        let file = file.to_owned();
+        reader.content.problems.push(Problem { file, problem, ..Problem::default() });
+    }
+    reader.content
+}
+
+/// A document ends where the next one begins, however broken it is: no text within a YAML document
+/// may hold `---` at the start of a line. Documents of comments only are none.
+fn documents(text: &str) -> Vec<Document<'_>> {
+    let mut found = Vec::new();
+    let (mut start, mut first_line, mut at) = (0, 1, 0);
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let end = at + line.len();
+        let marker = line.strip_prefix("---").or_else(|| line.strip_prefix("..."));
+        let is_marker =
+            marker.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        if is_marker {
+            found.extend(text.get(start..at).map(|text| Document { first_line, text }));
+            // What follows a `---` on its line belongs to the new document, and so does its line.
+            (start, first_line) =
+                if line.starts_with("---") { (at, index + 1) } else { (end, index + 2) };
+        }
+        at = end;
+    }
+    found.extend(text.get(start..).map(|text| Document { first_line, text }));
+    found.retain(|document| !is_blank(document.text));
+    found
+}
+
+fn is_blank(text: &str) -> bool {
+    text.lines().enumerate().all(|(index, line)| {
+        let line = if index == 0 { line.strip_prefix("---").unwrap_or(line) } else { line };
+        let line = line.trim();
+        line.is_empty() || line.starts_with('#') || line.starts_with("%YAML")
+    })
+}
+
+impl Reader<'_> {
+    /// `parent`: the list this is an item of, for items that do not say what they are.
+    fn object(&mut self, node: &Node, parent: Option<(&str, &str)>, depth: usize) {
+        let text = |key: &str| node.get(key).and_then(Node::as_str);
+        let (api_version, kind) = match (text("apiVersion"), text("kind"), parent) {
+            (Some(api_version), Some(kind), _) => (api_version, kind),
+            // Items of a PodList carry neither, as the API server answers them.
+            (None, None, Some((api_version, list))) if list != "List" => {
+                (api_version, list.strip_suffix("List").unwrap_or(list))
+            }
+            (api_version, ..) => {
+                let field = if api_version.is_none() { "apiVersion" } else { "kind" };
+                let problem = match node.value {
+                    Value::Map(_) => "is missing: this is no Kubernetes object",
+                    _ => "is missing: a Kubernetes object is a map",
+                };
+                return self.problem(Some(node.line), None, field.to_owned(), problem.to_owned());
+            }
+        };
+        if kind.ends_with("List")
+            && let Some(items) = node.get("items")
+        {
+            return self.list(items, (api_version, kind), depth);
+        }
+        let list_of_none = kind == "List" || (kind.ends_with("List") && parent.is_none());
+        match object_of(api_version, kind, node) {
+            None if list_of_none => {}
+            None => {
+                *self.content.skipped.entry(format!("{kind} ({api_version})")).or_default() += 1;
+            }
+            Some(Err(misfit)) => {
+                let field = misfit.field();
+                self.problem(misfit.line, Some(named(kind, node)), field, misfit.problem);
+            }
+            Some(Ok(object)) => self.checked(object, kind, node),
+        }
+    }
+
+    fn list(&mut self, items: &Node, parent: (&str, &str), depth: usize) {
+        let Value::List(nodes) = &items.value else {
+            let problem = "must be a list".to_owned();
+            return self.problem(Some(items.line), None, "items".to_owned(), problem);
+        };
+        if depth >= LIST_DEPTH_MAX {
+            let problem = "lists nest too deep".to_owned();
+            return self.problem(Some(items.line), None, "items".to_owned(), problem);
+        }
+        for node in nodes {
+            self.object(node, Some(parent), depth + 1);
+        }
+    }
+
+    fn checked(&mut self, object: Object, kind: &str, node: &Node) {
+        if let Object::NetworkPolicy(policy) = &object
+            && let Err(rejections) = policy::compile(policy, "".into())
+        {
+            for rejection in rejections {
+                let line = node.line_of(&rejection.field);
+                let (field, problem) = (rejection.field, rejection.problem);
+                self.problem(Some(line), Some(rejection.object), field, problem);
+            }
+            return;
+        }
+        if meta_of(&object).name.is_empty() {
+            let field = "metadata.name";
+            let line = node.line_of(field);
+            let object = Some(kind.to_owned());
+            return self.problem(Some(line), object, field.to_owned(), "is missing".to_owned());
+        }
+        self.content.objects.push(object);
+    }
+
+    /// `line` is counted in the document, the one that is told in the file.
+    fn problem(
+        &mut self,
+        line: Option<usize>,
+        object: Option<String>,
+        field: String,
+        problem: String,
+    ) {
+        if self.content.problems.len() >= PROBLEMS_PER_FILE_MAX {
+            self.problems_left_out += 1;
+            return;
+        }
+        self.content.problems.push(Problem {
+            file: self.file.to_owned(),
+            document: Some(self.document),
+            line: line.map(|line| line + self.first_line - 1),
+            object,
+            field: Some(field).filter(|field| !field.is_empty()),
+            problem,
+        });
+    }
+}
+
+/// None for kinds that Parapet has no use for.
+fn object_of(api_version: &str, kind: &str, node: &Node) -> Option<Result<Object, Misfit>> {
+    let mut object = match (api_version, kind) {
+        ("v1", "Namespace") => decode(node).map(Object::Namespace),
+        ("v1", "Node") => decode(node).map(Object::Node),
+        ("v1", "Pod") => decode(node).map(Box::new).map(Object::Pod),
+        ("v1", "Service") => decode(node).map(Object::Service),
+        ("discovery.k8s.io/v1", "EndpointSlice") => decode(node).map(Object::EndpointSlice),
+        ("networking.k8s.io/v1", "NetworkPolicy") => decode(node).map(Object::NetworkPolicy),
+        ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
+        | ("batch/v1", "Job" | "CronJob") => decode(node).map(|workload: WorkloadObject| {
+            Object::Workload(WorkloadObject { api_kind: kind.to_owned(), ..workload })
+        }),
+        _ => return None,
+    };
+    if let Ok(object) = &mut object {
+        let cluster_scoped = matches!(object, Object::Namespace(_) | Object::Node(_));
+        let namespace = &mut meta_of_mut(object).namespace;
+        if cluster_scoped {
+            namespace.clear();
+        } else if namespace.is_empty() {
+            NAMESPACE_DEFAULT.clone_into(namespace);
+        }
+    }
+    Some(object)
+}
+
+/// "Pod shop/api", as far as an object that cannot be read says it.
+fn named(kind: &str, node: &Node) -> String {
+    let meta = node.get("metadata");
+    let text = |key: &str| meta.and_then(|meta| meta.get(key)).and_then(Node::as_str);
+    match (text("namespace"), text("name")) {
+        (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
+        (None, Some(name)) if matches!(kind, "Namespace" | "Node") => format!("{kind} {name}"),
+        (None, Some(name)) => format!("{kind} {NAMESPACE_DEFAULT}/{name}"),
+        (_, None) => kind.to_owned(),
+    }
+}
+
+fn meta_of(object: &Object) -> &Meta {
+    match object {
+        Object::Namespace(object) => &object.metadata,
+        Object::Node(object) => &object.metadata,
+        Object::Pod(object) => &object.metadata,
+        Object::Service(object) => &object.metadata,
+        Object::EndpointSlice(object) => &object.metadata,
+        Object::NetworkPolicy(object) => &object.metadata,
+        Object::Workload(object) => &object.metadata,
+    }
+}
+
+fn meta_of_mut(object: &mut Object) -> &mut Meta {
+    match object {
+        Object::Namespace(object) => &mut object.metadata,
+        Object::Node(object) => &mut object.metadata,
+        Object::Pod(object) => &mut object.metadata,
+        Object::Service(object) => &mut object.metadata,
+        Object::EndpointSlice(object) => &mut object.metadata,
+        Object::NetworkPolicy(object) => &mut object.metadata,
+        Object::Workload(object) => &mut object.metadata,
+    }
+}
