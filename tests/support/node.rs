@@ -1,0 +1,258 @@
+//! The simulated node itself.
+//!
+//! In: pods, Services, outside hosts and denials that a test wants. Out: namespaces, cgroups, rules
+//! and the manifests that describe them. Everything is gone when the value is dropped, or soon after
+//! the process ends in any other way.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::lifetime::Lifetime;
+use crate::namespace::Namespace;
+use crate::network::{self, Addresses};
+use crate::object::{Manifests, uuid};
+use crate::pod::{Owner, Pod, PodSpec};
+use crate::process::{Process, Program};
+use crate::service::{self, Port, Service};
+use crate::task::{Order, Place, Task};
+use crate::{cgroup, namespace, tool};
+
+/// Where the numbers of pod addresses begin, after the gateway and room for the node's own.
+const FIRST_POD: u16 = 10;
+/// Where the numbers of Service addresses begin: the one of cluster DNS on most clusters.
+const FIRST_SERVICE: u8 = 10;
+
+/// A node with its pods.
+#[derive(Debug)]
+pub struct Node {
+    program: Program,
+    network: Namespace,
+    outside: Namespace,
+    cgroup_root: PathBuf,
+    manifests: Manifests,
+    namespaces: BTreeSet<String>,
+    services: Vec<(Service, Vec<Pod>)>,
+    pods_made: u16,
+    // Last, so that everything else is closed when it cleans up.
+    lifetime: Lifetime,
+}
+
+impl Node {
+    /// Makes an empty node. Its processes run `program`.
+    ///
+    /// # Errors
+    /// Without root, `ip`, `nft` or cgroup2.
+    pub fn start(program: &Program) -> anyhow::Result<Self> {
+        let lifetime = Lifetime::begin(program)?;
+        let name = lifetime.name();
+        let network = Namespace::create(&format!("{name}-node"))?;
+        let outside = Namespace::create(&format!("{name}-outside"))?;
+        network::wire_node(&network, &outside).context("cannot wire the node")?;
+        network.within(|| tool::nft(&service::table()))?;
+        network.within(|| tool::nft(&denial_table()))?;
+        let cgroup_root = cgroup::mount_point()?.join(name).join("root");
+        cgroup::create(&cgroup_root)?;
+        let manifests = Manifests::create(lifetime.folder().join("manifests"))?;
+        Ok(Self {
+            program: program.clone(),
+            network,
+            outside,
+            cgroup_root,
+            manifests,
+            namespaces: BTreeSet::new(),
+            services: Vec::new(),
+            pods_made: 0,
+            lifetime,
+        })
+    }
+
+    /// The name that everything on it begins with.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.lifetime.name()
+    }
+
+    /// A folder for files that go with the node.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.lifetime.folder()
+    }
+
+    /// What stands for the cgroup2 root: nothing but this node's pods is below.
+    #[must_use]
+    pub fn cgroup_root(&self) -> &Path {
+        &self.cgroup_root
+    }
+
+    /// A cgroup for processes that belong to the run and not to the node's pods.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn side_cgroup(&self) -> anyhow::Result<PathBuf> {
+        let path = self.cgroup_root.with_file_name("side");
+        cgroup::create(&path)?;
+        Ok(path)
+    }
+
+    /// The folder with the manifests of all that stands on the node.
+    #[must_use]
+    pub fn manifests(&self) -> &Path {
+        self.manifests.folder()
+    }
+
+    /// Makes a Kubernetes namespace. Without it a pod's namespace gets no labels of its own.
+    ///
+    /// # Errors
+    /// If its manifest cannot be written.
+    pub fn namespace(&mut self, name: &str, labels: &[(&str, &str)]) -> anyhow::Result<()> {
+        let labels: BTreeMap<_, _> =
+            labels.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        self.namespaces.insert(name.to_string());
+        self.manifests.namespace(name, &labels)
+    }
+
+    /// Makes a pod, without processes, and publishes it.
+    ///
+    /// # Errors
+    /// If its namespace or cgroup cannot be made.
+    pub fn pod(&mut self, spec: &PodSpec) -> anyhow::Result<Pod> {
+        let pod = self.unpublished_pod(spec)?;
+        self.publish(spec, &pod)?;
+        Ok(pod)
+    }
+
+    /// Makes a pod whose object is not written yet: what an agent sees when the API is late.
+    ///
+    /// # Errors
+    /// If its namespace or cgroup cannot be made.
+    pub fn unpublished_pod(&mut self, spec: &PodSpec) -> anyhow::Result<Pod> {
+        let wire = self.pods_made;
+        self.pods_made += 1;
+        let host = u8::try_from(FIRST_POD + wire).context("no pod addresses left")?;
+        let addresses = spec.addresses.unwrap_or_else(|| Addresses::of_pod(host));
+        let network = Namespace::create(&format!("{}-p{wire}", self.name()))?;
+        network::wire_pod(&self.network, &network, wire, &addresses)?;
+        let uid = uuid()?;
+        let container_id = format!("{}{}", uuid()?, uuid()?).replace('-', "");
+        let (container, pod) = spec.driver.paths(&uid, &container_id);
+        let cgroup = self.cgroup_root.join(container);
+        cgroup::create(&cgroup)?;
+        Ok(Pod {
+            namespace: spec.namespace.clone(),
+            name: pod_name(spec, wire),
+            uid,
+            labels: spec.labels.clone(),
+            addresses,
+            cgroup,
+            pod_cgroup: self.cgroup_root.join(pod),
+            container_id,
+            network,
+            wire,
+            program: self.program.clone(),
+        })
+    }
+
+    /// Writes the object of a pod, and its namespace's and owners' if they are new.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn publish(&mut self, spec: &PodSpec, pod: &Pod) -> anyhow::Result<()> {
+        if !self.namespaces.contains(&spec.namespace) {
+            self.namespace(&spec.namespace.clone(), &[])?;
+        }
+        self.manifests.pod(spec, pod)
+    }
+
+    /// Kills a pod's processes and removes it; its addresses are free again.
+    ///
+    /// # Errors
+    /// If something of it stays.
+    pub fn delete_pod(&mut self, pod: Pod) -> anyhow::Result<()> {
+        cgroup::remove(&pod.pod_cgroup)?;
+        network::unwire_pod(&self.network, pod.wire)?;
+        namespace::remove(pod.network.name())?;
+        self.manifests.remove_pod(&pod)
+    }
+
+    /// Makes a Service in front of these pods, which are those of its selector `app=NAME`.
+    ///
+    /// # Errors
+    /// If the rules or manifests cannot be written.
+    pub fn service(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        ports: Vec<Port>,
+        backends: &[&Pod],
+    ) -> anyhow::Result<Service> {
+        let number = u8::try_from(self.services.len()).context("no Service addresses left")?;
+        let service = Service {
+            namespace: namespace.to_string(),
+            name: name.to_string(),
+            addresses: Addresses::of_service(number + FIRST_SERVICE),
+            ports,
+            number,
+        };
+        let backends: Vec<Pod> = backends.iter().map(|&pod| pod.clone()).collect();
+        self.manifests.service(&service, &backends)?;
+        self.services.push((service.clone(), backends));
+        let rules = service::rules(&self.services);
+        self.network.within(|| tool::nft(&rules))?;
+        Ok(service)
+    }
+
+    /// Starts a server outside of the cluster on an address of its own.
+    ///
+    /// # Errors
+    /// If the address cannot be added or the server cannot start.
+    pub fn external(&self, address: IpAddr, task: &Task) -> anyhow::Result<Process> {
+        network::add_outside(&self.outside, address)?;
+        self.spawn_outside(task)
+    }
+
+    /// Starts a process outside of the cluster, on whatever addresses are there.
+    ///
+    /// # Errors
+    /// If it cannot start.
+    pub fn spawn_outside(&self, task: &Task) -> anyhow::Result<Process> {
+        let cgroup = Some(self.side_cgroup()?);
+        let place = Place { cgroup, namespace: self.outside.path().to_owned() };
+        Process::start(&self.program, &Order { place: Some(place), task: task.clone() })
+    }
+
+    /// Drops what a source sends to a target: a flow that an enforcing CNI denies.
+    ///
+    /// # Errors
+    /// If the rule is refused.
+    pub fn deny(&self, source: IpAddr, target: SocketAddr, protocol: &str) -> anyhow::Result<()> {
+        let word = if source.is_ipv4() { "ip" } else { "ip6" };
+        let rule = format!(
+            "add rule inet denials through {word} saddr {source} {word} daddr {} {protocol} \
+             dport {} counter drop\n",
+            target.ip(),
+            target.port(),
+        );
+        self.network.within(|| tool::nft(&rule)).map(drop)
+    }
+}
+
+fn denial_table() -> String {
+    "add table inet denials\n\
+     add chain inet denials through { type filter hook forward priority 0; }\n"
+        .to_string()
+}
+
+/// Named as the owner's controller names its pods.
+fn pod_name(spec: &PodSpec, number: u16) -> String {
+    let name = &spec.name;
+    match spec.owner {
+        Owner::Nobody => name.clone(),
+        Owner::StatefulSet => format!("{name}-{number}"),
+        Owner::DaemonSet => format!("{name}-{number:05}"),
+        Owner::Deployment => format!("{name}-5c9d7b8f6-{number:05}"),
+        Owner::CronJob => format!("{name}-29384756-{number:05}"),
+    }
+}

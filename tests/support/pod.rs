@@ -1,0 +1,149 @@
+//! A pod of the simulated node: a network namespace, a cgroup, addresses and a name.
+//!
+//! In: what the node gave it. Out: processes that run inside. The value is a handle: dropping it
+//! leaves the pod as it is.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use crate::cgroup::Driver;
+use crate::network::{Addresses, Family};
+use crate::process::{Process, Program};
+use crate::task::{Counts, Order, Place, Task};
+
+/// What a pod is to be.
+#[derive(Clone, Debug)]
+pub struct PodSpec {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// Name of its owner, or its own if it has none.
+    pub name: String,
+    /// Who owns it.
+    pub owner: Owner,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// Container ports: name, `TCP` or `UDP`, number.
+    pub ports: Vec<(String, String, u16)>,
+    /// How its cgroup is spelled.
+    pub driver: Driver,
+    /// Take the addresses of a pod that was deleted.
+    pub addresses: Option<Addresses>,
+}
+
+impl PodSpec {
+    /// A pod of a Deployment with the label `app`.
+    #[must_use]
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self {
+            namespace: namespace.to_string(),
+            name: name.to_string(),
+            owner: Owner::Deployment,
+            labels: BTreeMap::from([("app".to_string(), name.to_string())]),
+            ports: Vec::new(),
+            driver: Driver::default(),
+            addresses: None,
+        }
+    }
+
+    /// With this owner.
+    #[must_use]
+    pub fn owned_by(mut self, owner: Owner) -> Self {
+        self.owner = owner;
+        self
+    }
+
+    /// With one more label.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> Self {
+        self.labels.insert(key.to_string(), value.to_string());
+        self
+    }
+
+    /// With one more named container port.
+    #[must_use]
+    pub fn port(mut self, name: &str, protocol: &str, port: u16) -> Self {
+        self.ports.push((name.to_string(), protocol.to_string(), port));
+        self
+    }
+
+    /// With its cgroup spelled so.
+    #[must_use]
+    pub fn driver(mut self, driver: Driver) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// With the addresses of a pod that was deleted.
+    #[must_use]
+    pub fn reusing(mut self, addresses: Addresses) -> Self {
+        self.addresses = Some(addresses);
+        self
+    }
+}
+
+/// Who owns a pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the kinds of the API")]
+pub enum Owner {
+    Deployment,
+    StatefulSet,
+    DaemonSet,
+    CronJob,
+    Nobody,
+}
+
+/// A pod that stands on the node.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `status.podIPs`.
+    pub addresses: Addresses,
+    /// Folder of the container's cgroup.
+    pub cgroup: PathBuf,
+    /// Folder of the pod's cgroup.
+    pub pod_cgroup: PathBuf,
+    pub(crate) container_id: String,
+    pub(crate) network: crate::namespace::Namespace,
+    pub(crate) wire: u16,
+    pub(crate) program: Program,
+}
+
+impl Pod {
+    /// Its address of a family.
+    #[must_use]
+    pub fn address(&self, family: Family) -> IpAddr {
+        self.addresses.of(family)
+    }
+
+    /// Its address of a family with a port.
+    #[must_use]
+    pub fn at(&self, family: Family, port: u16) -> SocketAddr {
+        (self.address(family), port).into()
+    }
+
+    /// Starts a process inside and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it cannot start.
+    pub fn spawn(&self, task: &Task) -> anyhow::Result<Process> {
+        let place =
+            Place { cgroup: Some(self.cgroup.clone()), namespace: self.network.path().to_owned() };
+        Process::start(&self.program, &Order { place: Some(place), task: task.clone() })
+    }
+
+    /// Runs a task inside to its end.
+    ///
+    /// # Errors
+    /// If it cannot start or fails.
+    pub fn run(&self, task: &Task) -> anyhow::Result<Counts> {
+        self.spawn(task)?.finish()
+    }
+}

@@ -1,0 +1,172 @@
+//! What a process in a pod is told to do, and what it says when it has done it.
+//!
+//! In: nothing (values only). Out: the one JSON argument of the traffic program and the JSON lines
+//! on its stdout. Numbers are exact: what a generator did not see happen is not counted.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The only argument of the traffic program, as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Order {
+    /// Where to go before the first socket is made.
+    pub place: Option<Place>,
+    /// What to do there.
+    pub task: Task,
+}
+
+/// A pod, as a process enters it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// Folder of the container's cgroup; none to stay in that of the caller.
+    pub cgroup: Option<PathBuf>,
+    /// File of the network namespace.
+    pub namespace: PathBuf,
+}
+
+/// What a process does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Task {
+    /// Serves until its stdin ends, then reports.
+    Serve(Serve),
+    /// Opens TCP connections one after the other, then reports.
+    Connect(Connect),
+    /// Sends UDP datagrams, then reports.
+    Send(Send),
+    /// Waits until its stdin ends and then removes everything that the named run made.
+    Reap(String),
+}
+
+/// Ports to serve on every address of the pod.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Serve {
+    /// Each connection is read to its end, answered and closed.
+    pub tcp: Vec<u16>,
+    /// Each datagram is sent back, unless `silent`.
+    pub udp: Vec<u16>,
+    /// Bytes of each TCP answer.
+    pub reply_bytes: usize,
+    /// Receive datagrams and say nothing.
+    pub silent: bool,
+}
+
+/// TCP connections, one after the other to each target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Connect {
+    /// Whom to ask.
+    pub targets: Vec<SocketAddr>,
+    /// Connections to each target.
+    pub count: u64,
+    /// Bytes sent on each connection.
+    pub request_bytes: usize,
+    /// How long each step may take.
+    pub timeout_ms: u64,
+    /// Pause after each connection.
+    pub pause_ms: u64,
+}
+
+/// UDP datagrams, each waiting for its answer before the next is sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Send {
+    /// Whom to ask.
+    pub targets: Vec<SocketAddr>,
+    /// Datagrams to each target.
+    pub count: u64,
+    /// Bytes of each datagram.
+    pub datagram_bytes: usize,
+    /// How long to wait for an answer.
+    pub timeout_ms: u64,
+    /// Pause after each datagram.
+    pub pause_ms: u64,
+    /// Which sockets they leave from.
+    pub sockets: Sockets,
+}
+
+/// Which sockets datagrams leave from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sockets {
+    /// One connected socket for each target.
+    Connected,
+    /// One unconnected socket for all targets (of an address family).
+    Shared,
+    /// A new connected socket for each datagram.
+    PerDatagram,
+}
+
+/// Everything that a process counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Connections opened or accepted, datagrams sent or received: whatever began.
+    pub attempts: u64,
+    /// Of those the ones whose answer arrived (client) or left (server).
+    pub answered: u64,
+    /// Connections and datagrams that the other side refused (client).
+    pub refused: u64,
+    /// Those that nobody answered in time (client).
+    pub unanswered: u64,
+    /// Sockets opened for it: for UDP the pairs of socket and target (client).
+    pub pairs: u64,
+    /// Payload bytes that this process sent.
+    pub sent_bytes: u64,
+    /// Payload bytes that this process received.
+    pub received_bytes: u64,
+}
+
+/// A line on the traffic program's stdout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Line {
+    /// Every port is open; connections from now on are served.
+    Ready,
+    /// It is done.
+    Done(Counts),
+}
+
+impl Task {
+    /// A server of these TCP ports.
+    #[must_use]
+    pub fn serve_tcp(ports: &[u16]) -> Self {
+        Self::Serve(Serve { tcp: ports.to_vec(), reply_bytes: 64, ..Serve::default() })
+    }
+
+    /// A server of these UDP ports.
+    #[must_use]
+    pub fn serve_udp(ports: &[u16]) -> Self {
+        Self::Serve(Serve { udp: ports.to_vec(), ..Serve::default() })
+    }
+
+    /// This many TCP connections to one target.
+    #[must_use]
+    pub fn connect(target: SocketAddr, count: u64) -> Self {
+        Self::Connect(Connect {
+            targets: vec![target],
+            count,
+            request_bytes: 32,
+            timeout_ms: 400,
+            pause_ms: 0,
+        })
+    }
+
+    /// This many UDP datagrams to one target.
+    #[must_use]
+    pub fn send(target: SocketAddr, count: u64, sockets: Sockets) -> Self {
+        Self::Send(Send {
+            targets: vec![target],
+            count,
+            datagram_bytes: 32,
+            timeout_ms: 400,
+            pause_ms: 0,
+            sockets,
+        })
+    }
+}
