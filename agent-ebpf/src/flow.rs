@@ -128,34 +128,62 @@ fn observe_udp_pair(
     state: Option<*mut SocketState>,
 ) {
     let pair_key = pair_key(ctx, packet);
+    let Some(pair) = PAIRS.get_ptr_mut(pair_key) else {
+        return begin_udp_pair(ctx, way, packet, state, &pair_key);
+    };
+    // SAFETY: a live map value; an entry evicted meanwhile is still mapped memory.
+    let (direction, mut answered, cached) =
+        unsafe { ((*pair).direction as u8, (*pair).answered != 0, CachedFlow((*pair).flow)) };
     let mut marks = Marks::default();
-    let mut answered = false;
-    let direction;
-    if let Some(pair) = PAIRS.get_ptr_mut(pair_key) {
-        // SAFETY: a live map value; an entry evicted meanwhile is still mapped memory.
-        unsafe {
-            direction = (*pair).direction as u8;
-            answered = (*pair).answered != 0;
-            if !answered && is_answer(direction, way) {
-                (*pair).answered = 1;
-                marks.answer = true;
-                answered = true;
-            }
-        }
-    } else {
-        direction = match way {
-            Way::Sent => DIRECTION_EGRESS,
-            Way::Received => DIRECTION_INGRESS,
-        };
-        marks.attempt = true;
-        let pair = Pair { direction: u32::from(direction), answered: 0, sequence: 0, reserved: 0 };
-        if PAIRS.insert(pair_key, pair, 0).is_err() {
-            count::lost(STAGE_SOCKET_PAIR);
-        }
+    if !answered && is_answer(direction, way) {
+        // SAFETY: as above.
+        unsafe { (*pair).answered = 1 };
+        marks.answer = true;
+        answered = true;
     }
-    let Some((number, slot)) = find(ctx, packet, direction) else { return };
-    remember(state, number, slot, packet, answered);
+    let known = match (cached.slot(), cached_slot(cached, packet)) {
+        (Some(number), Some(slot)) => Some((number, slot)),
+        _ => find(ctx, packet, direction),
+    };
+    let Some((number, slot)) = known else { return };
+    let cached = remember(state, number, slot, packet, answered);
+    // SAFETY: as above; one aligned word, written whole.
+    unsafe { core::ptr::write_volatile(&raw mut (*pair).flow, cached.0) };
     add(slot, way, packet, marks);
+}
+
+/// Whoever is heard first on a socket pair began.
+#[inline(always)]
+fn begin_udp_pair(
+    ctx: &SkBuffContext,
+    way: Way,
+    packet: &Packet,
+    state: Option<*mut SocketState>,
+    pair_key: &PairKey,
+) {
+    let direction = match way {
+        Way::Sent => DIRECTION_EGRESS,
+        Way::Received => DIRECTION_INGRESS,
+    };
+    let found = find(ctx, packet, direction);
+    let flow = match found {
+        Some((number, slot)) => remember(state, number, slot, packet, false),
+        None => CachedFlow(0),
+    };
+    // Also without a slot: the answer must not be taken for a new beginning.
+    let pair = Pair {
+        direction: u32::from(direction),
+        answered: 0,
+        sequence: 0,
+        reserved: 0,
+        flow: flow.0,
+    };
+    if PAIRS.insert(pair_key, pair, 0).is_err() {
+        count::lost(STAGE_SOCKET_PAIR);
+    }
+    if let Some((_, slot)) = found {
+        add(slot, way, packet, Marks { attempt: true, ..Marks::default() });
+    }
 }
 
 #[inline(always)]
@@ -265,6 +293,7 @@ fn is_new_syn(ctx: &SkBuffContext, packet: &Packet) -> bool {
         answered: 0,
         sequence: packet.tcp_sequence,
         reserved: 0,
+        flow: 0,
     };
     if PAIRS.insert(key, pair, 0).is_err() {
         count::lost(STAGE_SOCKET_PAIR);
@@ -302,14 +331,15 @@ fn remember(
     slot: *mut FlowSlot,
     packet: &Packet,
     answered: bool,
-) {
+) -> CachedFlow {
+    // SAFETY: a live map value.
+    let generation = unsafe { (*slot).generation };
+    let cached = CachedFlow::new(number, generation, packet.peer_port, answered);
     if let Some(state) = state {
-        // SAFETY: live map values; one aligned word, written whole.
-        unsafe {
-            let cached = CachedFlow::new(number, (*slot).generation, packet.peer_port, answered);
-            core::ptr::write_volatile(&raw mut (*state).flow, cached.0);
-        }
+        // SAFETY: a live map value; one aligned word, written whole.
+        unsafe { core::ptr::write_volatile(&raw mut (*state).flow, cached.0) };
     }
+    cached
 }
 
 /// The flow's slot, taken from the free ones if the flow is new. None, and the packet counted as lost,

@@ -65,6 +65,8 @@ pub struct Pair {
     /// Sequence number of the SYN that was counted (TCP listeners).
     pub sequence: u32,
     pub reserved: u32,
+    /// A [`CachedFlow`], so that a socket with many peers needs one hash a packet and not two (UDP).
+    pub flow: u64,
 }
 
 /// `[1 valid][1 answered][23 slot][23 generation][16 peer port]`.
