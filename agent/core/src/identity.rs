@@ -21,6 +21,7 @@ use crate::object::{Change, Kind, Object, ObjectRef};
 use crate::policy::Namespaces;
 
 pub use self::cgroup::{CGROUP_TOMBSTONES_MAX, CGROUPS_MAX, Place};
+pub use self::lookup::NotAnEnd;
 pub use self::nodes::NODES_MAX;
 pub use self::owners::WORKLOADS_MAX;
 pub use self::pods::{PODS_MAX, TOMBSTONES_MAX};
@@ -28,6 +29,7 @@ pub use self::resolve::Resolved;
 pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
 
 pub mod cgroup;
+mod lookup;
 mod nodes;
 mod owners;
 mod pods;

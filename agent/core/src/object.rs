@@ -4,7 +4,9 @@
 //! sets. Absent and empty stay apart here, as the API has them; nothing is defaulted in this file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
 pub use self::policy::*;
@@ -13,6 +15,7 @@ mod policy;
 
 /// One step of the cluster's life, from files and from a live cluster alike.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every change is an applied object")]
 pub enum Change {
     /// The object is now as given, whether it was known or not.
     Applied(Object),
@@ -332,10 +335,39 @@ pub struct WorkloadObject {
 }
 
 /// `intstr.IntOrString`: "80" is the name of a port, 80 its number.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the variants say it")]
 pub enum IntOrString {
     Int(i64),
     String(String),
+}
+
+/// By hand, because derived for either of two it would only say that neither fits.
+impl<'de> Deserialize<'de> for IntOrString {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+
+        impl Visitor<'_> for Either {
+            type Value = IntOrString;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number or a name")
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<IntOrString, E> {
+                Ok(IntOrString::Int(number))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<IntOrString, E> {
+                let fits = i64::try_from(number).map(IntOrString::Int);
+                fits.map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<IntOrString, E> {
+                Ok(IntOrString::String(name.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(Either)
+    }
 }

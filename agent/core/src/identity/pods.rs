@@ -171,6 +171,11 @@ impl Pods {
         self.by_uid.get(uid).map(|entry| &entry.identity)
     }
 
+    /// The pod of this name whose object was not deleted.
+    pub(super) fn named(&self, namespace: &str, name: &str) -> Option<&Arc<PodIdentity>> {
+        self.get(self.by_name.get(&(namespace.into(), name.into()))?)
+    }
+
     /// Who held the address at any time from `since` to `last_seen`, both included.
     pub(super) fn holder(&self, addr: IpAddr, since: Timestamp, last_seen: Timestamp) -> Holder {
         let held = |entry: &&Entry| {

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use super::pods::Holder;
 use super::services::{Backends, target_port};
 use super::{Index, Place, ServiceCacheKey};
-use crate::flow::{Direction, End, Endpoint, Protocol, ServiceIdentity, UnknownEnd};
+use crate::flow::{
+    Direction, End, Endpoint, Protocol, ServiceIdentity, Timestamp, UnknownEnd,
+};
 use crate::object::{Service, ServicePort};
 use crate::record::FlowRecord;
 use crate::snapshot::EndSide;
@@ -105,7 +107,7 @@ impl Index {
     }
 
     /// Whether an address without a holder is the cluster's and not outside of it.
-    fn is_ours(&self, addr: IpAddr) -> bool {
+    pub(super) fn is_ours(&self, addr: IpAddr) -> bool {
         self.nodes.is_for_pods(addr) || self.pods.ever_held(addr) || self.services.has_addr(addr)
     }
 
@@ -120,7 +122,10 @@ impl Index {
         let identity = match self.service_cache.get(&cache_key) {
             Some(known) => known.clone(),
             None => {
-                let identity = Arc::new(self.service_identity(service, service_port, record, addr));
+                // The slices are those of now, and so are the holders of their addresses.
+                let at = record.last_seen.max(self.now);
+                let identity = self.service_identity(service, service_port, at, addr.is_ipv6());
+                let identity = Arc::new(identity);
                 self.remember(cache_key, identity.clone());
                 identity
             }
@@ -135,19 +140,18 @@ impl Index {
         Some((end, agreed.unwrap_or(port)))
     }
 
-    fn service_identity(
+    pub(super) fn service_identity(
         &self,
         service: &Service,
         port: Option<&ServicePort>,
-        record: &FlowRecord,
-        addr: IpAddr,
+        at: Timestamp,
+        ipv6: bool,
     ) -> ServiceIdentity {
-        let ipv6 = addr.is_ipv6();
         let backends = match port.map(|port| self.services.backends(service, port, ipv6)) {
             None => Vec::new(),
             Some(Backends::Listed(listed)) => listed
                 .into_iter()
-                .map(|(addr, target)| (self.backend_end(addr, record), target))
+                .map(|(addr, target)| (self.backend_end(addr, at), target))
                 .collect(),
             Some(Backends::Selected(selector, port)) => {
                 self.selected(&service.metadata.namespace, selector, port, ipv6)
@@ -160,10 +164,8 @@ impl Index {
         }
     }
 
-    fn backend_end(&self, addr: IpAddr, record: &FlowRecord) -> End {
-        // The slices are those of now, so the holder is asked for from the record's time until now.
-        let last_seen = record.last_seen.max(self.now);
-        let endpoint = match self.pods.holder(addr, last_seen, last_seen) {
+    fn backend_end(&self, addr: IpAddr, at: Timestamp) -> End {
+        let endpoint = match self.pods.holder(addr, at, at) {
             Holder::One(pod) => Endpoint::Pod(pod),
             Holder::Many => Endpoint::Unknown(UnknownEnd::AmbiguousAddress),
             Holder::None => match self.nodes.by_addr(addr) {

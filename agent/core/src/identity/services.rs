@@ -149,6 +149,11 @@ impl Services {
         with_port.or_else(|| services().next().map(|service| (service, None)))
     }
 
+    /// The Service of this name.
+    pub(super) fn named(&self, namespace: &str, name: &str) -> Option<&Service> {
+        self.by_key.get(&key(namespace, name))
+    }
+
     /// What is behind a Service's port, for the family of the address that was asked.
     pub(super) fn backends<'a>(
         &self,
@@ -246,7 +251,7 @@ fn service_of(slice: &EndpointSlice) -> Option<ServiceKey> {
 }
 
 /// clusterIPs (of older objects only clusterIP) and externalIPs. "None" and "" are no addresses.
-fn addrs_of(service: &Service) -> BTreeSet<IpAddr> {
+pub(super) fn addrs_of(service: &Service) -> BTreeSet<IpAddr> {
     let spec = &service.spec;
     let texts = spec.cluster_ips.iter().chain([&spec.cluster_ip]).chain(&spec.external_ips);
     texts.filter_map(|text| text.parse::<IpAddr>().ok()).map(|addr| addr.to_canonical()).collect()

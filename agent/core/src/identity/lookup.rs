@@ -1,0 +1,90 @@
+//! Ends by what people call them: a pod's or Service's name, or an address, as of now.
+//!
+//! In: names and addresses. Out: [`End`]s as [`Index::resolve`] would give them for a packet of this
+//! moment. It serves questions nobody sent a packet for, and says what is not there.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Index;
+use super::pods::{Holder, protocol_of};
+use super::services::addrs_of;
+use crate::flow::{End, Endpoint, PodIdentity, Protocol, Timestamp, UnknownEnd};
+use crate::object::{Service, ServicePort};
+
+/// Whoever still holds an address holds it until the end of time, as far as is known.
+const NOW: Timestamp = Timestamp(u64::MAX);
+
+/// Why a name is no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAnEnd {
+    /// No object of this name.
+    #[error("there is no such object")]
+    NoSuchObject,
+    /// The Service has no port of this number and protocol.
+    #[error("the Service has no such port")]
+    NoSuchPort,
+}
+
+impl Index {
+    /// The pod of this name, as it is now.
+    #[must_use]
+    pub fn pod_named(&self, namespace: &str, name: &str) -> Option<&Arc<PodIdentity>> {
+        self.pods.named(namespace, name)
+    }
+
+    /// The Service of this name, for one of its ports.
+    ///
+    /// # Errors
+    /// If it, or its port, is not there.
+    pub fn service_named(
+        &self,
+        (namespace, name): (&str, &str),
+        (port, protocol): (u16, Protocol),
+    ) -> Result<End, NotAnEnd> {
+        let service = self.services.named(namespace, name).ok_or(NotAnEnd::NoSuchObject)?;
+        let fits = |known: &&ServicePort| {
+            known.port == port && protocol_of(known.protocol.as_deref()) == Some(protocol)
+        };
+        let port = service.spec.ports.iter().find(fits).ok_or(NotAnEnd::NoSuchPort)?;
+        let addrs = addrs_of(service);
+        let addr = addrs.iter().find(|addr| addr.is_ipv4()).or_else(|| addrs.first()).copied();
+        Ok(self.service_end_now(service, port, addr))
+    }
+
+    /// Who is at an address now, if a connection to it is opened: a Service with this port first.
+    #[must_use]
+    pub fn target_at(&self, addr: IpAddr, port: u16, protocol: Protocol) -> End {
+        let addr = addr.to_canonical();
+        match self.services.by_addr(addr, port, protocol) {
+            Some((service, Some(port))) => self.service_end_now(service, port, Some(addr)),
+            Some((_, None)) | None => self.source_at(addr),
+        }
+    }
+
+    /// Who holds an address now: a node, a pod, or somebody outside.
+    #[must_use]
+    pub fn source_at(&self, addr: IpAddr) -> End {
+        let addr = addr.to_canonical();
+        let endpoint = match self.nodes.by_addr(addr) {
+            Some(node) => Endpoint::Node(node.clone()),
+            None => match self.pods.holder(addr, NOW, NOW) {
+                Holder::One(pod) => Endpoint::Pod(pod),
+                Holder::Many => Endpoint::Unknown(UnknownEnd::AmbiguousAddress),
+                Holder::None if self.is_ours(addr) => Endpoint::Unknown(UnknownEnd::NoHolder),
+                Holder::None => Endpoint::External,
+            },
+        };
+        End { addr: Some(addr), endpoint }
+    }
+
+    fn service_end_now(&self, service: &Service, port: &ServicePort, addr: Option<IpAddr>) -> End {
+        let of = |ipv6| self.service_identity(service, Some(port), NOW, ipv6);
+        let mut identity = of(addr.is_some_and(|addr| addr.is_ipv6()));
+        // A Service without an address of its own leads to those of either family.
+        if addr.is_none() && identity.backends.is_empty() {
+            identity = of(true);
+        }
+        End { addr, endpoint: Endpoint::Service(Arc::new(identity)) }
+    }
+}
