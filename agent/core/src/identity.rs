@@ -292,3 +292,6 @@ fn meta_of(object: &Object) -> &crate::object::Meta {
         Object::Workload(object) => &object.metadata,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,13 +219,19 @@ impl Pods {
     }
 
     fn bury(&mut self, uid: &Arc<str>, at: Timestamp) -> bool {
-        let Some(entry) = self.by_uid.get_mut(uid).filter(|entry| !entry.gone) else {
-            return false;
-        };
+        let Some(entry) = self.by_uid.get_mut(uid) else { return false };
+        let before = (entry.gone, entry.end);
         entry.gone = true;
+        // Of two who say when it ended, the earlier one is right: the other only missed it.
         close(entry, at);
         let end = entry.end.unwrap_or(at);
         let name = (entry.identity.namespace.clone(), entry.identity.name.clone());
+        if before == (true, Some(end)) {
+            return false;
+        }
+        if before.0 {
+            self.gone.remove(&(before.1.unwrap_or_default(), uid.clone()));
+        }
         self.gone.insert((end, uid.clone()));
         if self.by_name.get(&name) == Some(uid) {
             self.by_name.remove(&name);

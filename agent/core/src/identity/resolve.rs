@@ -10,9 +10,7 @@ use std::sync::Arc;
 use super::pods::Holder;
 use super::services::{Backends, target_port};
 use super::{Index, Place, ServiceCacheKey};
-use crate::flow::{
-    Direction, End, Endpoint, Protocol, ServiceIdentity, Timestamp, UnknownEnd,
-};
+use crate::flow::{Direction, End, Endpoint, Protocol, ServiceIdentity, Timestamp, UnknownEnd};
 use crate::object::{Service, ServicePort};
 use crate::record::FlowRecord;
 use crate::snapshot::EndSide;
