@@ -110,7 +110,7 @@ pub(crate) fn find_or_install(layout: &Layout) -> anyhow::Result<Toolchain> {
         &format!("cargo install bpf-linker {BPF_LINKER_VERSION}"),
         &format!("links the BPF object with the LLVM in {}; about half a minute", prefix.display()),
         run::cargo(layout)
-            .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--force"])
+            .args(["install", "bpf-linker", "--version", BPF_LINKER_VERSION, "--locked", "--force"])
             .args(["--no-default-features", "--features", &format!("llvm-{LLVM_MAJOR}")])
             .arg("--target-dir")
             .arg(layout.root().join("target/bpf-linker"))
