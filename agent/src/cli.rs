@@ -6,9 +6,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+mod agent;
 pub mod doctor;
 pub mod explain;
 pub mod flows;
+pub mod input;
 pub mod report;
 pub mod run;
 

@@ -1,5 +1,8 @@
 //! The per-node agent: kernel records and declared objects in; metrics, reports and answers out.
 
 pub mod cli;
+pub mod export;
 pub mod kernel;
 pub mod manifests;
+pub mod node;
+pub mod runtime;

@@ -1,15 +1,133 @@
-//! `parapet doctor`: arguments in, its result on stdout and an exit code out.
+//! `parapet doctor`: what this kernel and node allow, all of it at once, on stdout.
+//!
+//! In: the running system. Out: a list, and exit code 0 if `parapet run` can do its work. It attaches
+//! nothing, changes nothing and needs no privilege to say what is missing.
 
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::Exit;
+use crate::kernel::{KernelConfig, Requirement, check};
+use crate::node::{addresses, cgroups};
 
 /// What `parapet doctor` is asked.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The cgroup2 folder below which pods are; found by itself if not given
+    #[arg(long, value_name = "DIR", env = "PARAPET_CGROUP_ROOT")]
+    cgroup_root: Option<PathBuf>,
+    /// The form of the result
+    #[arg(short, long, value_enum, default_value_t, env = "PARAPET_OUTPUT")]
+    output: Output,
+}
+
+/// The form of the result.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people
+    #[default]
+    Table,
+    /// `{"ok": bool, "requirements": [..]}`; stable
+    Json,
+}
+
+#[derive(Debug, Serialize)]
+struct Findings {
+    /// Whether everything that `parapet run` refuses to start without is there.
+    ok: bool,
+    requirements: Vec<Requirement>,
+}
 
 /// Does it.
 ///
 /// # Errors
-/// Whatever keeps it from doing so, in words for the user.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`parapet doctor` is not built yet")
+/// The result cannot be written.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let findings = look(&args);
+    let text = match args.output {
+        Output::Table => table(&findings),
+        Output::Json => format!("{}\n", serde_json::to_string_pretty(&findings)?),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(if findings.ok { ExitCode::SUCCESS } else { Exit::Failed.into() })
+}
+
+fn look(args: &Args) -> Findings {
+    let mut config = KernelConfig::default();
+    if let Some(root) = cgroups::root(args.cgroup_root.as_deref()) {
+        config.cgroup_root = root.folder;
+        config.cgroup_prefix = root.prefix;
+    } else if let Some(asked) = &args.cgroup_root {
+        config.cgroup_root.clone_from(asked);
+    }
+    let mut requirements = check(&config);
+    requirements.push(own_addresses());
+    Findings { ok: requirements.iter().all(|one| one.ok || !one.required), requirements }
+}
+
+fn own_addresses() -> Requirement {
+    let count = addresses::own().len();
+    let ok = count > 0;
+    Requirement {
+        name: "the node's addresses".to_owned(),
+        ok,
+        required: false,
+        found: format!("{count} in this network namespace"),
+        costs: "traffic with the own node is taken for outside traffic".to_owned(),
+        how: if ok {
+            String::new()
+        } else {
+            "run on the host network (hostNetwork: true)".to_owned()
+        },
+    }
+}
+
+fn table(findings: &Findings) -> String {
+    let mut text = String::new();
+    for one in &findings.requirements {
+        let mark = match (one.ok, one.required) {
+            (true, _) => "ok      ",
+            (false, true) => "MISSING ",
+            (false, false) => "reduced ",
+        };
+        // Writing to a string does not fail, here and below.
+        let _ = writeln!(text, "{mark}{}: {}", one.name, one.found);
+        if !one.ok {
+            let _ = writeln!(text, "          without it: {}", one.costs);
+            let _ = writeln!(text, "          to get it:  {}", one.how);
+        }
+    }
+    let verdict = if findings.ok { "can do its work here" } else { "cannot start here" };
+    let _ = writeln!(text, "\n`parapet run` {verdict}.");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_says_its_cost_and_its_cure() {
+        let requirement = |name: &str, ok, required| Requirement {
+            name: name.to_owned(),
+            ok,
+            required,
+            found: "F".to_owned(),
+            costs: "C".to_owned(),
+            how: if ok { String::new() } else { "H".to_owned() },
+        };
+        let requirements = vec![
+            requirement("a", true, true),
+            requirement("b", false, true),
+            requirement("c", false, false),
+        ];
+        let expected = "ok      a: F\nMISSING b: F\n          without it: C\n          \
+                        to get it:  H\nreduced c: F\n          without it: C\n          \
+                        to get it:  H\n\n`parapet run` cannot start here.\n";
+        assert_eq!(table(&Findings { ok: false, requirements }), expected);
+    }
 }

@@ -1,15 +1,86 @@
-//! `parapet run`: arguments in, its result on stdout and an exit code out.
+//! `parapet run`: arguments in, an agent that watches this node until it is told to stop, an exit
+//! code out. It checks what it was asked before it touches the kernel.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use parapet_core::verdict::Profile;
+use tokio::net::TcpListener;
+
+use super::input::{Candidate, by_name};
+use crate::export::Published;
+use crate::export::http::LISTEN_DEFAULT;
+use crate::kernel::KernelConfig;
+use crate::node::{cgroups, host_name};
+use crate::runtime;
 
 /// What `parapet run` is asked.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// The cluster's objects: files, folders or `-`, as `kubectl get -A -o yaml` prints them
+    #[arg(long, value_name = "PATH", env = "PARAPET_MANIFESTS", value_delimiter = ',')]
+    manifests: Vec<PathBuf>,
+    /// Policies that are not applied yet, judged together with the enforced ones
+    #[arg(long, value_name = "NAME=PATH", env = "PARAPET_CANDIDATE", value_delimiter = ',')]
+    candidate: Vec<Candidate>,
+    /// Where to serve metrics, status and reports
+    #[arg(long, value_name = "ADDR", default_value = LISTEN_DEFAULT, env = "PARAPET_LISTEN")]
+    listen: String,
+    /// The cgroup2 folder below which pods are; found by itself if not given
+    #[arg(long, value_name = "DIR", env = "PARAPET_CGROUP_ROOT")]
+    cgroup_root: Option<PathBuf>,
+    /// This node's name in the cluster [default: the host name]
+    #[arg(long, value_name = "N", env = "PARAPET_NODE_NAME")]
+    node_name: Option<String>,
+    /// Flows the kernel can count at once
+    #[arg(long, value_name = "N", default_value_t = parapet_common::FLOWS_MAX, env = "PARAPET_FLOWS_MAX",
+          value_parser = clap::value_parser!(u32).range(1..1 << 23))]
+    flows_max: u32,
+}
 
-/// Does it.
+/// Runs the agent until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// Whatever keeps it from doing so, in words for the user.
-pub fn run(_args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("`parapet run` is not built yet")
+/// No objects to judge by, the address is taken, or the kernel does not allow what is needed.
+pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(
+        !args.manifests.is_empty(),
+        "this version cannot ask a live cluster yet: pass its objects with --manifests PATH \
+         (for example the output of `kubectl get -A -o yaml \
+         ns,no,po,svc,endpointslices,netpol,deploy,rs,sts,ds,job,cj`)"
+    );
+    let root = cgroups::root(args.cgroup_root.as_deref()).context(
+        "cgroup2 is missing: no pod can be told from another. Mount it (usually at \
+         /sys/fs/cgroup), or name its folder with --cgroup-root",
+    )?;
+    let config = runtime::Config {
+        manifests: args.manifests,
+        candidates: by_name(&args.candidate),
+        kernel: KernelConfig {
+            cgroup_root: root.folder,
+            cgroup_prefix: root.prefix,
+            flows_max: args.flows_max,
+            ..KernelConfig::default()
+        },
+        node_name: args.node_name.unwrap_or_else(host_name),
+        profile: Profile::default(),
+    };
+    let tasks = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("no threads can be started")?;
+    let done = tasks.block_on(async {
+        let listener = TcpListener::bind(&args.listen)
+            .await
+            .with_context(|| format!("--listen {}", args.listen))?;
+        tracing::info!("serving http://{}/metrics", listener.local_addr()?);
+        runtime::run(config, listener, Arc::new(Published::default())).await
+    });
+    // A thread that waits for stdin would keep the process.
+    tasks.shutdown_background();
+    done?;
+    Ok(ExitCode::SUCCESS)
 }

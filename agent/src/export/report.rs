@@ -1,0 +1,219 @@
+//! The report: what was seen and what every policy set says of it, as one stable document.
+//!
+//! In: a snapshot, or the JSON of an earlier report. Out: [`Report`], which is `/report`, evidence in
+//! a file and the input of every table. Fields are added, never renamed or removed, within one
+//! [`Report::format`]. It judges nothing.
+
+use std::collections::BTreeMap;
+
+use parapet_core::flow::{Direction, Outcome, Timestamp, Workload};
+use parapet_core::record::Counts;
+use parapet_core::snapshot::{Edge, EdgeEnd, EndSide, Snapshot};
+use parapet_core::verdict::{Delta, Verdict};
+use serde::{Deserialize, Serialize};
+
+use super::time::rfc3339;
+
+pub mod render;
+pub mod words;
+
+/// Raised when a field changes its meaning or goes away.
+pub const FORMAT: u32 = 1;
+
+/// Everything the agent knows, as of one moment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// When it was made: RFC 3339, empty before the first step.
+    pub at: String,
+    /// The newest packet of all edges, in nanoseconds since the epoch: the `since` of the next `/flows`.
+    pub newest_ns: u64,
+    /// When observation began: RFC 3339.
+    pub observing_since: String,
+    /// False until every source had its first full list; until then no edge has a verdict.
+    pub synced: bool,
+    /// `enforced` and `default-deny` first, then the candidates.
+    pub policy_sets: Vec<String>,
+    /// In the order of their keys.
+    pub edges: Vec<EdgeRow>,
+    /// Policies that no set holds because the API server would refuse them.
+    #[serde(default)]
+    pub rejections: Vec<serde_json::Value>,
+    /// Losses by stage since start.
+    pub lost: BTreeMap<String, u64>,
+    /// Ends that could not be resolved.
+    pub unattributed: Vec<UnattributedRow>,
+    /// Records that wait for an identity.
+    pub pending: u64,
+    /// Records counted before the first full lists, not judged yet.
+    pub unjudged: u64,
+}
+
+/// All flows with the same ends, protocol, port and direction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EdgeRow {
+    /// Which end this node saw; null if nothing told who began.
+    pub direction: Option<Direction>,
+    /// `TCP`, `UDP`, `SCTP` or the number.
+    pub protocol: String,
+    /// The target's own port, after any Service; 0 if not known.
+    pub target_port: u16,
+    /// Who began.
+    pub source: EndRow,
+    /// Who was asked.
+    pub target: EndRow,
+    /// Packets, bytes and attempts.
+    pub counts: Counts,
+    /// Attempts by how they ended.
+    pub outcomes: BTreeMap<Outcome, u64>,
+    /// RFC 3339.
+    pub first_seen: String,
+    /// RFC 3339.
+    pub last_seen: String,
+    /// Policy set to what it says; empty while unjudged.
+    pub verdicts: BTreeMap<String, Verdict>,
+    /// Policy set to how it differs from `enforced`.
+    pub deltas: BTreeMap<String, Delta>,
+}
+
+/// One end of an edge.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the ends of the snapshot, fields say what they hold")]
+pub enum EndRow {
+    Pod { namespace: String, workload: Workload },
+    Node { name: String },
+    Service { namespace: String, name: String },
+    External { address: std::net::IpAddr },
+    Loopback,
+    Unknown { reason: String },
+}
+
+/// How many ends of one side could not be resolved for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnattributedRow {
+    /// Which end.
+    pub side: EndSide,
+    /// Why, from a closed list.
+    pub reason: String,
+    /// In attempts, or records without one.
+    pub count: u64,
+}
+
+impl Report {
+    /// The snapshot as a report; only edges with a packet after `since` if it is given.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, since: Option<Timestamp>) -> Self {
+        let edges = snapshot.edges.iter();
+        let edges = edges.filter(|edge| since.is_none_or(|since| edge.last_seen > since));
+        Self {
+            format: FORMAT,
+            at: rfc3339(snapshot.at),
+            newest_ns: snapshot.edges.iter().map(|edge| edge.last_seen.0).max().unwrap_or(0),
+            observing_since: rfc3339(snapshot.observing_since),
+            synced: snapshot.synced,
+            policy_sets: snapshot.policy_sets.iter().map(ToString::to_string).collect(),
+            rejections: rejections(snapshot),
+            edges: edges.map(|edge| EdgeRow::of(edge)).collect(),
+            lost: super::status::losses(snapshot)
+                .into_iter()
+                .map(|(stage, count)| (stage.to_owned(), count))
+                .collect(),
+            unattributed: snapshot
+                .unattributed
+                .iter()
+                .map(|((side, reason), count)| UnattributedRow {
+                    side: *side,
+                    reason: (*reason).to_owned(),
+                    count: *count,
+                })
+                .collect(),
+            pending: snapshot.pending,
+            unjudged: snapshot.unjudged,
+        }
+    }
+
+    /// How many edges fall into each delta, for every set that is compared with `enforced`.
+    #[must_use]
+    pub fn delta_counts(&self) -> BTreeMap<&str, BTreeMap<Delta, u64>> {
+        let mut counts: BTreeMap<&str, BTreeMap<Delta, u64>> = BTreeMap::new();
+        for (set, delta) in self.edges.iter().flat_map(|edge| &edge.deltas) {
+            *counts.entry(set).or_default().entry(*delta).or_default() += 1;
+        }
+        counts
+    }
+}
+
+/// As the core writes them: policy set, object, field and what is wrong.
+fn rejections(snapshot: &Snapshot) -> Vec<serde_json::Value> {
+    snapshot.rejections.iter().filter_map(|one| serde_json::to_value(one).ok()).collect()
+}
+
+impl EdgeRow {
+    fn of(edge: &Edge) -> Self {
+        Self {
+            direction: edge.key.direction,
+            protocol: words::protocol(edge.key.protocol),
+            target_port: edge.key.target_port,
+            source: EndRow::of(&edge.key.source),
+            target: EndRow::of(&edge.key.target),
+            counts: edge.counts,
+            outcomes: edge.outcomes.clone(),
+            first_seen: rfc3339(edge.first_seen),
+            last_seen: rfc3339(edge.last_seen),
+            verdicts: edge
+                .verdicts
+                .iter()
+                .map(|(set, verdict)| (set.to_string(), Verdict::clone(verdict)))
+                .collect(),
+            deltas: edge.deltas.iter().map(|(set, delta)| (set.to_string(), *delta)).collect(),
+        }
+    }
+
+    /// The namespace of either end that is a pod or a Service.
+    #[must_use]
+    pub fn touches(&self, namespace: &str) -> bool {
+        [&self.source, &self.target].into_iter().any(|end| end.namespace() == Some(namespace))
+    }
+}
+
+impl EndRow {
+    fn of(end: &EdgeEnd) -> Self {
+        match end {
+            EdgeEnd::Pod { namespace, workload } => {
+                Self::Pod { namespace: namespace.to_string(), workload: workload.clone() }
+            }
+            EdgeEnd::Node { name } => Self::Node { name: name.to_string() },
+            EdgeEnd::Service { namespace, name } => {
+                Self::Service { namespace: namespace.to_string(), name: name.to_string() }
+            }
+            EdgeEnd::External { address } => Self::External { address: *address },
+            EdgeEnd::Loopback => Self::Loopback,
+            EdgeEnd::Unknown { reason } => Self::Unknown { reason: (*reason).to_owned() },
+        }
+    }
+
+    /// The namespace, for an end that has one.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pod { namespace, .. } | Self::Service { namespace, .. } => Some(namespace),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for EndRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pod { namespace, workload } => write!(f, "{namespace}/{}", workload.name),
+            Self::Node { name } if name.is_empty() => f.write_str("node"),
+            Self::Node { name } => write!(f, "node:{name}"),
+            Self::Service { namespace, name } => write!(f, "service:{namespace}/{name}"),
+            Self::External { address } => write!(f, "{address}"),
+            Self::Loopback => f.write_str("loopback"),
+            Self::Unknown { reason } => write!(f, "unknown ({})", reason.replace('_', " ")),
+        }
+    }
+}

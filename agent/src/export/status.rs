@@ -1,0 +1,192 @@
+//! How the agent itself is doing, as the JSON of `/status`.
+//!
+//! In: the state of probes, sources and tables as the runtime saw it last, and the engine's snapshot.
+//! Out: one [`Status`]. It never waits, looks anything up or judges a flow.
+
+use std::collections::BTreeMap;
+
+use parapet_core::flow::Timestamp;
+use parapet_core::snapshot::{RejectedPolicy, Snapshot};
+use parapet_core::verdict::Profile;
+use serde::Serialize;
+
+use super::time::{rfc3339, seconds_between};
+use crate::kernel::ProbeStatus;
+
+/// A second without a step is normal, this many are not.
+const ENGINE_SILENT_SECONDS_MAX: f64 = 10.0;
+
+/// What the runtime knows of itself, replaced as a whole whenever it changes.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    /// Every probe, attached or not.
+    pub probes: Vec<ProbeStatus>,
+    /// Where declared objects come from.
+    pub sources: Vec<SourceHealth>,
+    /// (table, entries, capacity) of the kernel's tables.
+    pub kernel_tables: Vec<(&'static str, u64, u64)>,
+    /// When the engine last made a step.
+    pub engine_at: Timestamp,
+    /// The profile verdicts are made under.
+    pub profile: Profile,
+    /// This node's name in the cluster.
+    pub node: String,
+}
+
+/// One source of objects: a set of paths, or a candidate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceHealth {
+    /// `manifests`, or `candidate:NAME`.
+    pub resource: String,
+    /// Whether its first full list is there.
+    pub synced: bool,
+    /// When it was last read without a failure of the whole source.
+    pub read_at: Timestamp,
+    /// Objects in use.
+    pub objects: u64,
+    /// What was skipped, and why: each names its file, document and field.
+    pub problems: Vec<String>,
+}
+
+/// `/status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Of this binary.
+    pub version: &'static str,
+    /// This node's name in the cluster; empty if not known.
+    pub node: String,
+    /// The profile verdicts are made under.
+    pub profile: Profile,
+    /// Whether `/readyz` says yes.
+    pub ready: bool,
+    /// What keeps it from being ready, in words.
+    pub waiting_for: Vec<String>,
+    /// RFC 3339; empty until the first step.
+    pub observing_since: String,
+    /// Each probe: what it is for, whether it is attached, why not.
+    pub probes: Vec<ProbeStatus>,
+    /// Each source of objects.
+    pub sources: Vec<SourceStatus>,
+    /// Policies that no set holds because the API server would refuse them.
+    pub rejections: Vec<RejectedPolicy>,
+    /// Losses by stage since start.
+    pub lost: BTreeMap<String, u64>,
+    /// Each table: entries and capacity.
+    pub tables: BTreeMap<String, TableStatus>,
+    /// Records that wait for an identity.
+    pub pending: u64,
+    /// Records counted before the first full lists, not judged yet.
+    pub unjudged: u64,
+}
+
+/// One source in `/status`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceStatus {
+    /// `manifests`, or `candidate:NAME`.
+    pub resource: String,
+    /// Whether its first full list is there.
+    pub synced: bool,
+    /// Seconds since it was last read.
+    pub age_seconds: f64,
+    /// Objects in use.
+    pub objects: u64,
+    /// How many things were skipped.
+    pub problems_count: usize,
+    /// What was skipped, and why.
+    pub problems: Vec<String>,
+}
+
+/// One table in `/status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TableStatus {
+    /// Entries there are.
+    pub entries: u64,
+    /// Entries there can be.
+    pub capacity: u64,
+}
+
+impl Status {
+    /// The status at `now`.
+    #[must_use]
+    pub fn new(health: &Health, snapshot: &Snapshot, now: Timestamp) -> Self {
+        let waiting_for = waiting_for(health, snapshot, now);
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            node: health.node.clone(),
+            profile: health.profile,
+            ready: waiting_for.is_empty(),
+            waiting_for,
+            observing_since: rfc3339(snapshot.observing_since),
+            probes: health.probes.clone(),
+            sources: health.sources.iter().map(|source| source_status(source, now)).collect(),
+            rejections: snapshot.rejections.clone(),
+            lost: losses(snapshot).into_iter().map(|(stage, n)| (stage.to_owned(), n)).collect(),
+            tables: tables(health, snapshot)
+                .into_iter()
+                .map(|(table, status)| (table.to_owned(), status))
+                .collect(),
+            pending: snapshot.pending,
+            unjudged: snapshot.unjudged,
+        }
+    }
+}
+
+/// Losses by stage, with the kernel's stages always there: a counter that appears with its first
+/// loss cannot be alerted on.
+#[must_use]
+pub(super) fn losses(snapshot: &Snapshot) -> BTreeMap<&'static str, u64> {
+    let mut lost: BTreeMap<&'static str, u64> =
+        parapet_common::STAGE_NAMES.iter().map(|stage| (*stage, 0)).collect();
+    lost.extend(&snapshot.lost);
+    lost
+}
+
+/// The kernel's tables and the engine's, by name.
+#[must_use]
+pub(super) fn tables(health: &Health, snapshot: &Snapshot) -> BTreeMap<&'static str, TableStatus> {
+    let kernel = health.kernel_tables.iter().copied();
+    let engine = snapshot.tables.iter().map(|(table, (entries, capacity))| {
+        let table: &'static str = table;
+        (table, *entries, *capacity)
+    });
+    engine
+        .chain(kernel)
+        .map(|(table, entries, capacity)| (table, TableStatus { entries, capacity }))
+        .collect()
+}
+
+/// What keeps the agent from being ready; empty if nothing does.
+#[must_use]
+pub(super) fn waiting_for(health: &Health, snapshot: &Snapshot, now: Timestamp) -> Vec<String> {
+    let mut waiting = Vec::new();
+    if health.probes.is_empty() {
+        waiting.push("probes are not loaded yet".to_owned());
+    }
+    for probe in health.probes.iter().filter(|probe| probe.required && !probe.attached) {
+        waiting.push(format!("probe {} is not attached", probe.probe));
+    }
+    for source in health.sources.iter().filter(|source| !source.synced) {
+        waiting.push(format!("{} has not been read yet", source.resource));
+    }
+    if !snapshot.synced {
+        waiting.push("the engine waits for the first full lists".to_owned());
+    }
+    let silent = seconds_between(health.engine_at, now);
+    if health.engine_at == Timestamp::default() {
+        waiting.push("the engine has not started".to_owned());
+    } else if silent > ENGINE_SILENT_SECONDS_MAX {
+        waiting.push(format!("the engine made no step for {silent:.0} s"));
+    }
+    waiting
+}
+
+fn source_status(source: &SourceHealth, now: Timestamp) -> SourceStatus {
+    SourceStatus {
+        resource: source.resource.clone(),
+        synced: source.synced,
+        age_seconds: seconds_between(source.read_at, now),
+        objects: source.objects,
+        problems_count: source.problems.len(),
+        problems: source.problems.clone(),
+    }
+}

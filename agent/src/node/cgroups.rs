@@ -1,0 +1,161 @@
+//! Where cgroup2 is mounted, and which cgroups are there when the agent starts.
+//!
+//! In: mountinfo and the folders below the root. Out: the root with its path in the hierarchy, and a
+//! record a cgroup. A cgroup's id is the inode number of its folder; it follows no symbolic link.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use parapet_core::flow::Timestamp;
+use parapet_core::record::Record;
+
+const MOUNTINFO: &str = "/proc/self/mountinfo";
+/// Cgroups read at start. Further ones are counted as lost.
+pub const CGROUPS_MAX: usize = 65_536;
+/// Loss stage: cgroups beyond [`CGROUPS_MAX`] or whose folder could not be read.
+const STAGE_CGROUP_WALK: &str = "cgroup_walk";
+
+/// The watched part of the cgroup2 hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its path in the hierarchy, empty for the root.
+    pub prefix: String,
+}
+
+/// A mounted cgroup2 file system.
+#[derive(Debug, PartialEq, Eq)]
+struct Mount {
+    /// The path in the hierarchy that is mounted there.
+    root: String,
+    point: PathBuf,
+}
+
+/// The folder to watch: the one asked for, else where cgroup2 is mounted. None if it is nowhere.
+#[must_use]
+pub fn root(asked: Option<&Path>) -> Option<Root> {
+    let mountinfo = std::fs::read_to_string(MOUNTINFO).unwrap_or_default();
+    let asked = asked.map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+    choose(&mounts(&mountinfo), asked.as_deref())
+}
+
+/// On hybrid hosts cgroup2 sits beside the version 1 hierarchies; the file system type tells.
+fn mounts(mountinfo: &str) -> Vec<Mount> {
+    let mount = |line: &str| {
+        let (fields, rest) = line.split_once(" - ")?;
+        rest.starts_with("cgroup2 ").then_some(())?;
+        let mut fields = fields.split(' ').skip(3);
+        let root = unescaped(fields.next()?);
+        Some(Mount { root, point: PathBuf::from(unescaped(fields.next()?)) })
+    };
+    mountinfo.lines().filter_map(mount).collect()
+}
+
+fn choose(mounts: &[Mount], asked: Option<&Path>) -> Option<Root> {
+    let Some(asked) = asked else {
+        // The mount that shows most of the hierarchy, the first of equals.
+        let mount = mounts.iter().min_by_key(|mount| mount.root.len())?;
+        return Some(Root { folder: mount.point.clone(), prefix: prefix(&mount.root, "") });
+    };
+    let holds = |mount: &&Mount| asked.starts_with(&mount.point);
+    let mount = mounts.iter().filter(holds).max_by_key(|mount| mount.point.as_os_str().len())?;
+    let below = asked.strip_prefix(&mount.point).ok()?.to_str()?;
+    Some(Root { folder: asked.to_owned(), prefix: prefix(&mount.root, below) })
+}
+
+fn prefix(root: &str, below: &str) -> String {
+    let root = root.trim_end_matches('/');
+    if below.is_empty() { root.to_owned() } else { format!("{root}/{below}") }
+}
+
+/// Blanks, tabs, newlines and backslashes are octal in mountinfo.
+fn unescaped(field: &str) -> String {
+    let octal = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    octal.iter().fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
+}
+
+/// A record for each cgroup below the root and for the root itself, parents first.
+#[must_use]
+pub fn existing(root: &Path, at: Timestamp) -> Vec<Record> {
+    let mut records = Vec::new();
+    let mut lost = 0;
+    let mut waiting = vec![(root.to_owned(), String::new())];
+    while let Some((folder, path)) = waiting.pop() {
+        if records.len() >= CGROUPS_MAX {
+            lost += 1;
+            continue;
+        }
+        // A folder that is gone was removed while we walked: nothing is lost by that.
+        let Ok(metadata) = folder.metadata() else { continue };
+        let name = if path.is_empty() { "/".to_owned() } else { path.clone() };
+        records.push(Record::CgroupCreated { cgroup_id: metadata.ino(), path: name, at });
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries.flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            match entry.file_name().to_str() {
+                Some(name) => waiting.push((entry.path(), format!("{path}/{name}"))),
+                None => lost += 1,
+            }
+        }
+    }
+    if lost > 0 {
+        records.push(Record::Lost { stage: STAGE_CGROUP_WALK, count: lost });
+    }
+    records
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+25 30 0:23 / /sys/fs/cgroup ro,nosuid shared:9 - tmpfs tmpfs ro,mode=755
+26 25 0:24 / /sys/fs/cgroup/unified rw,nosuid shared:10 - cgroup2 cgroup2 rw,nsdelegate
+27 25 0:25 / /sys/fs/cgroup/memory rw shared:11 - cgroup cgroup rw,memory
+28 30 0:24 /a\\040b /mnt/part rw - cgroup2 cgroup2 rw
+";
+
+    fn root_of(folder: &str, prefix: &str) -> Option<Root> {
+        Some(Root { folder: folder.into(), prefix: prefix.to_owned() })
+    }
+
+    #[test]
+    fn cgroup2_is_found_beside_version_1() {
+        let mounts = mounts(HYBRID);
+        assert_eq!(choose(&mounts, None), root_of("/sys/fs/cgroup/unified", ""));
+        assert_eq!(choose(&[], None), None);
+    }
+
+    #[test]
+    fn a_folder_below_a_mount_knows_its_path_in_the_hierarchy() {
+        let mounts = mounts(HYBRID);
+        let at = |path: &str| choose(&mounts, Some(Path::new(path)));
+        assert_eq!(at("/sys/fs/cgroup/unified"), root_of("/sys/fs/cgroup/unified", ""));
+        let node = "/sys/fs/cgroup/unified/node/x";
+        assert_eq!(at(node), root_of(node, "/node/x"));
+        assert_eq!(at("/mnt/part/c"), root_of("/mnt/part/c", "/a b/c"));
+        assert_eq!(at("/sys/fs/cgroup/memory"), None);
+    }
+
+    #[test]
+    fn every_folder_is_a_record_under_its_inode() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("kubepods/podx")).unwrap();
+        std::fs::write(folder.path().join("cgroup.procs"), "").unwrap();
+        let id = |path: &str| folder.path().join(path).metadata().unwrap().ino();
+        let record = |path: &str, below: &str| Record::CgroupCreated {
+            cgroup_id: id(below),
+            path: path.to_owned(),
+            at: Timestamp(7),
+        };
+        let expected = vec![
+            record("/", ""),
+            record("/kubepods", "kubepods"),
+            record("/kubepods/podx", "kubepods/podx"),
+        ];
+        assert_eq!(existing(folder.path(), Timestamp(7)), expected);
+    }
+}

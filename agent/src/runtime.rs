@@ -1,0 +1,245 @@
+//! Everything that runs at once: one task owns the engine, the others feed it or read what it published.
+//!
+//! In: the sensor, the manifests, the clock, signals. Out: snapshots and health in [`Published`]. Its
+//! queue is bounded: a slow engine holds up the sensor, and the kernel counts what it cannot hold.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use parapet_core::engine::{Engine, EngineConfig, Input, NodeFacts};
+use parapet_core::flow::Timestamp;
+use parapet_core::record::Record;
+use parapet_core::verdict::Profile;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::export::Published;
+use crate::export::status::{Health, SourceHealth};
+use crate::export::time::now;
+use crate::kernel::{KernelConfig, Sensor};
+use crate::manifests::Loaded;
+use crate::node::{addresses, cgroups};
+
+mod sources;
+
+/// Batches between the sensor and the engine.
+const QUEUE_MAX: usize = 8;
+/// A snapshot is published at most this often, and only when something was fed in.
+const PUBLISH_EVERY: Duration = Duration::from_millis(250);
+const TICK_EVERY: Duration = Duration::from_secs(1);
+/// How long the engine may take for what is left in its queue when it is told to stop.
+const STOP_TIME_MAX: Duration = Duration::from_secs(3);
+/// How often the node's own addresses are read again, in ticks.
+const ADDRESSES_EVERY_TICKS: u64 = 10;
+
+/// What `parapet run` was asked, with everything found out that had to be.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Files and folders with the cluster's objects.
+    pub manifests: Vec<PathBuf>,
+    /// Policy sets that are not applied yet: name and files.
+    pub candidates: Vec<(Arc<str>, Vec<PathBuf>)>,
+    /// What to load and where to attach it.
+    pub kernel: KernelConfig,
+    /// This node's name in the cluster.
+    pub node_name: String,
+    /// Which letter policies are read by.
+    pub profile: Profile,
+}
+
+/// What reaches the engine.
+#[derive(Debug)]
+enum Message {
+    Records(Vec<Record>, Vec<(&'static str, u64, u64)>),
+    Manifests(Loaded),
+    Candidate(Arc<str>, Loaded),
+}
+
+/// The one owner of the engine and of what is published of it.
+struct Owner {
+    engine: Engine,
+    health: Health,
+    published: Arc<Published>,
+    dirty: bool,
+    facts: NodeFacts,
+    ticks: u64,
+}
+
+/// Runs until SIGINT or SIGTERM, then reads the sensor a last time.
+///
+/// # Errors
+/// The sensor cannot be loaded, or its ring cannot be polled any more.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    published: Arc<Published>,
+) -> anyhow::Result<()> {
+    let started = now();
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
+    let sensor = Sensor::load(&config.kernel)?;
+    let mut owner = Owner::new(&config, &sensor, Arc::clone(&published));
+    // After the probes are attached, so that no cgroup is in neither; as of before that, because
+    // these cgroups are older than any record.
+    let existing = cgroups::existing(&config.kernel.cgroup_root, started);
+    owner.step(Input::Records(existing));
+
+    let (queue, inbox) = mpsc::channel(QUEUE_MAX);
+    let (stop, stopped) = watch::channel(false);
+    sources::watch(&config, &queue, &stopped);
+    let server = tokio::spawn(crate::export::http::serve(listener, published));
+    let mut sensing = tokio::spawn(sense(sensor, queue, stopped));
+    let owning = tokio::spawn(owner.own(inbox));
+
+    let ended = tokio::select! {
+        _ = interrupt.recv() => None,
+        _ = terminate.recv() => None,
+        ended = &mut sensing => Some(ended),
+    };
+    tracing::info!("stopping: reading the kernel's counters a last time");
+    // Nobody listens any more if the sensor ended by itself.
+    let _ = stop.send(true);
+    let ended = match ended {
+        Some(ended) => ended,
+        None => sensing.await,
+    };
+    // A source may still wait for an input that never ends.
+    if let Ok(owned) = tokio::time::timeout(STOP_TIME_MAX, owning).await {
+        owned.context("the engine's task ended early")?;
+    }
+    server.abort();
+    ended.context("the sensor's task ended early")?.context("the kernel's events cannot be read")
+}
+
+/// Hands over records until it is stopped; waits while the queue is full.
+async fn sense(
+    mut sensor: Sensor,
+    queue: mpsc::Sender<Message>,
+    mut stopped: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    loop {
+        let records = tokio::select! {
+            records = sensor.next() => records?,
+            _ = stopped.changed() => break,
+        };
+        // The engine's task outlives this one; if it is gone there is nobody to tell.
+        if queue.send(Message::Records(records, sensor.capacity())).await.is_err() {
+            break;
+        }
+    }
+    let last = sensor.read_now();
+    let _ = queue.send(Message::Records(last, sensor.capacity())).await;
+    Ok(())
+}
+
+impl Owner {
+    fn new(config: &Config, sensor: &Sensor, published: Arc<Published>) -> Self {
+        let mut engine_config = EngineConfig { profile: config.profile, ..EngineConfig::default() };
+        engine_config.candidates =
+            config.candidates.iter().map(|(name, _)| Arc::clone(name)).collect();
+        let candidates = config.candidates.iter().map(|(name, _)| format!("candidate:{name}"));
+        let resources = std::iter::once(sources::MANIFESTS.to_owned()).chain(candidates);
+        let health = Health {
+            probes: sensor.probes().to_vec(),
+            sources: resources
+                .map(|resource| SourceHealth { resource, ..SourceHealth::default() })
+                .collect(),
+            profile: config.profile,
+            node: config.node_name.clone(),
+            ..Health::default()
+        };
+        let facts = NodeFacts { name: config.node_name.clone(), addrs: addresses::own() };
+        let mut owner = Self {
+            engine: Engine::new(engine_config),
+            health,
+            published,
+            dirty: true,
+            facts: facts.clone(),
+            ticks: 0,
+        };
+        owner.step(Input::Node(facts));
+        owner
+    }
+
+    fn step(&mut self, input: Input) {
+        self.engine.step(input);
+        self.health.engine_at = now();
+        self.dirty = true;
+    }
+
+    /// Until every sender is gone.
+    async fn own(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let mut tick = tokio::time::interval(TICK_EVERY);
+        let mut publish = tokio::time::interval(PUBLISH_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = inbox.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => break,
+                },
+                _ = tick.tick() => self.tick(),
+                _ = publish.tick() => self.publish(),
+            }
+        }
+        self.step(Input::Tick(now()));
+        self.publish();
+        self.published.count();
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Records(records, tables) => {
+                self.health.kernel_tables = tables;
+                if !records.is_empty() {
+                    self.step(Input::Records(records));
+                }
+            }
+            Message::Manifests(loaded) => {
+                let at = now();
+                self.source_read(sources::MANIFESTS, &loaded, at);
+                self.step(Input::Cluster(loaded.changes(), at));
+            }
+            Message::Candidate(name, loaded) => {
+                let at = now();
+                self.source_read(&format!("candidate:{name}"), &loaded, at);
+                self.step(Input::Candidate(name, loaded.objects, at));
+            }
+        }
+    }
+
+    fn source_read(&mut self, resource: &str, loaded: &Loaded, at: Timestamp) {
+        let sources = self.health.sources.iter_mut();
+        for source in sources.filter(|source| source.resource == resource) {
+            source.synced = true;
+            source.read_at = at;
+            source.objects = loaded.objects.len() as u64;
+            source.problems = loaded.problems.iter().map(ToString::to_string).collect();
+        }
+    }
+
+    fn tick(&mut self) {
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(ADDRESSES_EVERY_TICKS) {
+            let facts = NodeFacts { addrs: addresses::own(), ..self.facts.clone() };
+            if facts != self.facts {
+                self.facts = facts.clone();
+                self.step(Input::Node(facts));
+            }
+        }
+        self.step(Input::Tick(now()));
+        self.published.count();
+    }
+
+    fn publish(&mut self) {
+        if !std::mem::take(&mut self.dirty) {
+            return;
+        }
+        self.published.set_snapshot(self.engine.snapshot());
+        self.published.set_health(self.health.clone());
+    }
+}
