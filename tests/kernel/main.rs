@@ -1,3 +1,4 @@
 //! The kernel tier: needs root and a kernel that lets BPF programs load.
 
+mod node;
 mod sensor;
