@@ -288,7 +288,8 @@ impl Engine {
         }
     }
 
-    /// Looks again at the records that wait: each is settled if it is known now or waited long enough.
+    /// Looks again at the records that wait: each is settled if it is known now or waited long
+    /// enough.
     fn settle_pending(&mut self, retry: Retry) {
         if retry.became_synced {
             self.pending.restart(self.now);

@@ -1,8 +1,8 @@
 //! Who is who: pods, nodes, services, owners and cgroups, as of now and of a while ago.
 //!
 //! In: [`Change`]s, [`NodeFacts`] and the node's cgroups. Out: both ends of a flow record, see
-//! [`Index::resolve`]. Kubernetes types stop here. It never panics on an object, and every table has
-//! a limit and counts what it refused.
+//! [`Index::resolve`]. Kubernetes types stop here. It never panics on an object, and every table
+//! has a limit and counts what it refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 //! What was seen, by edge: counts, outcomes, times, and the ends to judge.
 //!
-//! In: resolved flow records. Out: [`Edge`]s in the order of their keys, with what the engine judged
-//! of their samples. It knows no policy and no object, and never holds more than [`EDGES_MAX`] edges.
+//! In: resolved flow records. Out: [`Edge`]s in the order of their keys, with what the engine
+//! judged of their samples. It knows no policy and no object, and never holds more than
+//! [`EDGES_MAX`] edges.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -274,8 +275,8 @@ fn as_source_means(record: &FlowRecord) -> Counts {
     }
 }
 
-/// How the attempts so far ended; those still open are unanswered. Of an edge whose direction is not
-/// known nobody counted how it began: its attempts, at least the one that must have been, are
+/// How the attempts so far ended; those still open are unanswered. Of an edge whose direction is
+/// not known nobody counted how it began: its attempts, at least the one that must have been, are
 /// `unknown`.
 fn outcomes(counts: &Counts, direction: Option<Direction>) -> BTreeMap<Outcome, u64> {
     if direction.is_none() {

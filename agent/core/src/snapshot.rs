@@ -1,7 +1,7 @@
 //! The engine's answer at one moment, shared with everyone who reads: metrics, report, API, CLI.
 //!
-//! In: the ledger and the policy sets, by the engine. Out: plain values in a stable order, ready to be
-//! serialised. It never holds a pod name or an address outside of an [`EdgeEnd`]'s own fields.
+//! In: the ledger and the policy sets, by the engine. Out: plain values in a stable order, ready to
+//! be serialised. It never holds a pod name or an address outside of an [`EdgeEnd`]'s own fields.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ pub struct Snapshot {
     pub policy_sets: Vec<Arc<str>>,
     /// Losses by stage since start, those of the kernel and of user space.
     pub lost: BTreeMap<&'static str, u64>,
-    /// Ends that could not be resolved, by (side, reason), since start. In attempts or, for flows without, records.
+    /// Ends that could not be resolved, by (side, reason), since start. In attempts or, for flows
+    /// without, records.
     #[serde(serialize_with = "unattributed_rows")]
     pub unattributed: BTreeMap<(EndSide, &'static str), u64>,
     /// Records that wait for an identity.
@@ -70,7 +71,8 @@ pub struct Edge {
     pub key: EdgeKey,
     /// Counts since the edge was first seen. Sent and received as the source means them.
     pub counts: Counts,
-    /// Attempts by how they ended. `attempts` = answered + refused + unanswered; still open ones are unanswered.
+    /// Attempts by how they ended. `attempts` = answered + refused + unanswered; still open ones
+    /// are unanswered.
     pub outcomes: BTreeMap<Outcome, u64>,
     /// First packet.
     pub first_seen: Timestamp,
@@ -126,9 +128,9 @@ pub enum EdgeEnd {
 }
 
 impl Edge {
-    /// Whether this edge is the one to count a denial of this policy set on. A flow between two pods
-    /// is seen at both of its ends and makes two edges; each holds the same verdict, and the denial
-    /// belongs to the one on whose side it is decided (see [`Verdict::deciding`]).
+    /// Whether this edge is the one to count a denial of this policy set on. A flow between two
+    /// pods is seen at both of its ends and makes two edges; each holds the same verdict, and the
+    /// denial belongs to the one on whose side it is decided (see [`Verdict::deciding`]).
     #[must_use]
     pub fn would_be_denied(&self, policy_set: &str) -> bool {
         self.verdicts.get(policy_set).is_some_and(|verdict| {
@@ -137,10 +139,10 @@ impl Edge {
     }
 }
 
-/// Totals that stay exact however many edges are folded: (policy set, direction, decision, reason) to
-/// attempts. The direction is the edge's, decision and reason are those of that side alone: egress is
-/// counted where the source is local, ingress where the target is, so that each side of an attempt is
-/// counted once in the cluster. Attempts of unknown direction are in no total.
+/// Totals that stay exact however many edges are folded: (policy set, direction, decision, reason)
+/// to attempts. The direction is the edge's, decision and reason are those of that side alone:
+/// egress is counted where the source is local, ingress where the target is, so that each side of
+/// an attempt is counted once in the cluster. Attempts of unknown direction are in no total.
 pub type VerdictTotals = BTreeMap<(Arc<str>, Direction, Decision, Reason), u64>;
 
 #[derive(Serialize)]

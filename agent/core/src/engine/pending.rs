@@ -1,7 +1,8 @@
 //! Records that wait for an identity that is still on its way.
 //!
-//! In: flow records with the time they may wait until. Out: the same records in the order they came.
-//! It never holds more than its limit: the one that waited longest is handed back to be settled.
+//! In: flow records with the time they may wait until. Out: the same records in the order they
+//! came. It never holds more than its limit: the one that waited longest is handed back to be
+//! settled.
 
 use std::collections::VecDeque;
 
@@ -32,7 +33,8 @@ impl Pending {
         Self { queue: VecDeque::new(), max }
     }
 
-    /// Queues a record. Hands one back if there is no room: the oldest, or this one if nothing may wait.
+    /// Queues a record. Hands one back if there is no room: the oldest, or this one if nothing may
+    /// wait.
     pub(super) fn push(&mut self, record: FlowRecord, now: Timestamp) -> Option<FlowRecord> {
         if self.max == 0 {
             return Some(record);

@@ -1,6 +1,7 @@
 //! The engine from inputs to snapshots, without a cluster or a kernel.
 //!
-//! In: inputs written down by hand. Out: assertions on whole edges. It never looks inside the engine.
+//! In: inputs written down by hand. Out: assertions on whole edges. It never looks inside the
+//! engine.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -449,6 +450,21 @@ fn nothing_is_judged_before_every_source_was_listed() {
 }
 
 #[test]
+fn a_record_waits_its_time_from_the_first_full_lists_on() {
+    let mut inputs = with([]);
+    let Some(Input::Cluster(changes, at)) = inputs.pop() else { panic!("base ends with objects") };
+    inputs.push(flows([flow(1, EGRESS, "10.0.0.77", 80, (105, 105))]));
+    inputs.push(Input::Tick(t(500)));
+    let mut engine = run(inputs);
+    engine.step(Input::Cluster(changes, at));
+    engine.step(Input::Tick(t(509)));
+    assert_eq!((engine.snapshot().pending, engine.snapshot().edges.len()), (1, 0));
+    let late = applied_pod(pod("shop", "late", "10.0.0.77", 104));
+    engine.step(Input::Cluster(vec![late], t(509)));
+    assert_eq!(seen(&mut engine), ["shop/Pod/web -> shop/Pod/late 6/80 egress answered=1"]);
+}
+
+#[test]
 fn too_many_unsynced_records_become_edges_without_verdicts() {
     let config = EngineConfig { pending_max: 1, ..EngineConfig::default() };
     let mut inputs = with([]);
@@ -496,7 +512,8 @@ fn a_full_edge_table_refuses_and_counts_but_totals_stay_exact() {
 #[test]
 fn a_candidate_is_judged_with_what_is_enforced_and_replaces_by_name() {
     let deny_all = json!({"podSelector": {}, "policyTypes": ["Ingress"]});
-    let allow_web = json!({"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"],
+    let allow_web = json!({"policyTypes": ["Ingress"],
+        "podSelector": {"matchLabels": {"app": "db"}},
         "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}]});
     let bad = json!({"podSelector": {}, "ingress": [{"from": [{}]}]});
     let enforce = |name: &str, spec: &Value| {

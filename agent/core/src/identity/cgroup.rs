@@ -68,7 +68,8 @@ fn uid_of(part: &str, inside_kubepods: bool) -> Option<Arc<str>> {
         None => return None,
     };
     let plain = uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    // systemd reads a dash in a slice's name as a level, so kubelet writes the dashes as underscores.
+    // systemd reads a dash in a slice's name as a level, so kubelet writes the dashes as
+    // underscores.
     (plain && !uid.is_empty()).then(|| uid.replace('_', "-").into())
 }
 

@@ -1,7 +1,7 @@
 //! From a pod to its workload: the controlling owner, followed to its top.
 //!
-//! In: workload objects, and a pod's owner reference and labels. Out: a [`Workload`]. It never reads
-//! an owner out of a pod's name alone: names may look alike without being related.
+//! In: workload objects, and a pod's owner reference and labels. Out: a [`Workload`]. It never
+//! reads an owner out of a pod's name alone: names may look alike without being related.
 
 use std::sync::Arc;
 
@@ -108,8 +108,8 @@ impl Owners {
     }
 }
 
-/// The Deployment of a ReplicaSet that was not seen. Only the Deployment controller writes the label
-/// `pod-template-hash`, and it names its ReplicaSets `<deployment>-<hash>`.
+/// The Deployment of a ReplicaSet that was not seen. Only the Deployment controller writes the
+/// label `pod-template-hash`, and it names its ReplicaSets `<deployment>-<hash>`.
 fn deployment_by_hash(owner: &OwnerReference, template_hash: Option<&str>) -> Option<Workload> {
     let hash = template_hash.filter(|hash| !hash.is_empty() && owner.kind == "ReplicaSet")?;
     let name = owner.name.strip_suffix(hash)?.strip_suffix('-')?;

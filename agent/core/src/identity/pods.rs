@@ -1,8 +1,8 @@
 //! Pods by UID, and who held an address when.
 //!
-//! In: Pod objects, their ends, and the time of each. Out: [`PodIdentity`]s, and the pods that held an
-//! address within a window. A pod that is gone stays known as a tombstone; a name says nothing here,
-//! because names are used again.
+//! In: Pod objects, their ends, and the time of each. Out: [`PodIdentity`]s, and the pods that held
+//! an address within a window. A pod that is gone stays known as a tombstone; a name says nothing
+//! here, because names are used again.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -209,7 +209,8 @@ impl Index {
         self.service_cache.insert(key, identity);
     }
 
-    /// The address and port a Service was last resolved with lead nowhere else until objects change.
+    /// The address and port a Service was last resolved with lead nowhere else until objects
+    /// change.
     pub(super) fn forget_services(&mut self) {
         self.service_cache.clear();
     }

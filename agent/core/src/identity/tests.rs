@@ -67,7 +67,8 @@ fn a_pod_belongs_to_the_top_of_its_owners() {
     let owned = |kind: &str, name: &str, labels: Value| {
         let mut value = pod("p", "u", "10.0.0.1", 1);
         value["metadata"]["labels"] = labels;
-        value["metadata"]["ownerReferences"] = json!([{"kind": "X", "name": "x"}, {"kind": kind, "name": name, "uid": "o", "controller": true}]);
+        value["metadata"]["ownerReferences"] = json!([{"kind": "X", "name": "x"},
+            {"kind": kind, "name": name, "uid": "o", "controller": true}]);
         applied(value)
     };
     let named = |kind: &str, name: &str| (kind.to_owned(), name.to_owned());
@@ -205,8 +206,7 @@ fn interleave(
 ) -> Vec<(Change, Timestamp)> {
     let mut next = vec![0; lives.len()];
     let mut all = Vec::new();
-    let mut picks = picks.iter().cycle();
-    while let Some((pick, twice)) = picks.next() {
+    for (pick, twice) in picks.iter().cycle() {
         let open: Vec<_> =
             (0..lives.len()).filter(|life| next[*life] < lives[*life].len()).collect();
         if open.is_empty() {
@@ -260,7 +260,8 @@ proptest! {
                 "metadata": {"name": t(0), "namespace": t(1), "uid": t(2), "labels": {t(3): t(4)},
                     "creationTimestamp": t(5),
                     "ownerReferences": [{"kind": "ReplicaSet", "name": t(6), "controller": true}]},
-                "status": {"phase": t(7), "podIP": t(8), "podIPs": [{"ip": t(9)}], "startTime": t(10)},
+                "status": {"phase": t(7), "podIP": t(8), "podIPs": [{"ip": t(9)}],
+                    "startTime": t(10)},
             })))),
             Object::Node(read(json!({"metadata": {"name": t(0)}, "spec": {"podCIDRs": [t(1), t(2)]},
                 "status": {"addresses": [{"type": t(3), "address": t(4)}]}}))),
@@ -283,7 +284,9 @@ proptest! {
     }
 
     #[test]
-    fn no_path_makes_it_panic(path in "(/(kubepods|pod|-pod|\\.slice|:|burstable|\\PC){0,4}){0,60}") {
+    fn no_path_makes_it_panic(
+        path in "(/(kubepods|pod|-pod|\\.slice|:|burstable|\\PC){0,4}){0,60}",
+    ) {
         let _ = cgroup::parse(&path);
     }
 }

@@ -1,7 +1,7 @@
 //! RFC 3339 times of Kubernetes objects.
 //!
-//! In: the text of `creationTimestamp` or `startTime`. Out: a [`Timestamp`], or none if it is no such
-//! time or before 1970. It never fails and never guesses a time zone.
+//! In: the text of `creationTimestamp` or `startTime`. Out: a [`Timestamp`], or none if it is no
+//! such time or before 1970. It never fails and never guesses a time zone.
 
 use crate::flow::Timestamp;
 
