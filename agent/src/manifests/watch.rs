@@ -46,12 +46,8 @@ impl Watch {
     /// Reads everything below the paths.
     #[must_use]
     pub fn new(paths: Vec<PathBuf>) -> Self {
-        let mut watch = Self {
-            paths,
-            order: Vec::new(),
-            files: BTreeMap::new(),
-            path_problems: Vec::new(),
-        };
+        let mut watch =
+            Self { paths, order: Vec::new(), files: BTreeMap::new(), path_problems: Vec::new() };
         watch.refresh();
         watch
     }
