@@ -5,7 +5,9 @@
 //! the Kubernetes objects that describe them, and counts that the generators know exactly. It never
 //! touches an interface, a rule or a cgroup that it did not make, and leaves none behind.
 
+pub mod agent;
 pub mod cgroup;
+pub mod http;
 pub mod lifetime;
 pub mod namespace;
 pub mod network;
@@ -13,6 +15,7 @@ pub mod node;
 pub mod object;
 pub mod pod;
 pub mod process;
+pub mod report;
 pub mod service;
 pub mod task;
 pub mod tool;

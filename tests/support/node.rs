@@ -204,16 +204,15 @@ impl Node {
         Ok(service)
     }
 
-    /// Starts a server outside of the cluster on an address of its own.
+    /// Gives the world outside of the cluster one more address.
     ///
     /// # Errors
-    /// If the address cannot be added or the server cannot start.
-    pub fn external(&self, address: IpAddr, task: &Task) -> anyhow::Result<Process> {
-        network::add_outside(&self.outside, address)?;
-        self.spawn_outside(task)
+    /// If `ip` fails.
+    pub fn add_outside(&self, address: IpAddr) -> anyhow::Result<()> {
+        network::add_outside(&self.outside, address)
     }
 
-    /// Starts a process outside of the cluster, on whatever addresses are there.
+    /// Starts a process outside of the cluster, on all addresses that are there.
     ///
     /// # Errors
     /// If it cannot start.

@@ -1,7 +1,8 @@
 //! Services of the simulated node, by destination NAT in nftables as kube-proxy does it.
 //!
 //! In: addresses, ports and backends. Out: rules of one table. Backends take turns, so that counts
-//! are known; without a backend the Service refuses. It writes no rule outside of the node.
+//! are known; without a backend the Service refuses. A pod cannot reach itself through one: that
+//! needs its source rewritten. It writes no rule outside of the node.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -52,28 +53,22 @@ impl Service {
     }
 }
 
-/// The mark of packets whose source must become the node's: a pod that asks for itself.
-const HAIRPIN_MARK: &str = "0x4000";
-
 /// The table that all Services share, without any.
 #[must_use]
 pub fn table() -> String {
-    format!(
-        "add table inet services\n\
-         add chain inet services dispatch\n\
-         add chain inet services refuse\n\
-         add chain inet services before {{ type nat hook prerouting priority dstnat; }}\n\
-         add rule inet services before jump dispatch\n\
-         add chain inet services own {{ type nat hook output priority -100; }}\n\
-         add rule inet services own jump dispatch\n\
-         add chain inet services after {{ type nat hook postrouting priority srcnat; }}\n\
-         add rule inet services after meta mark {HAIRPIN_MARK} masquerade\n\
-         add chain inet services through {{ type filter hook forward priority -1; }}\n\
-         add rule inet services through jump refuse\n\
-         add chain inet services local {{ type filter hook output priority -1; }}\n\
-         add rule inet services local icmpv6 type nd-redirect drop\n\
-         add rule inet services local jump refuse\n"
-    )
+    "add table inet services\n\
+     add chain inet services dispatch\n\
+     add chain inet services refuse\n\
+     add chain inet services before { type nat hook prerouting priority dstnat; }\n\
+     add rule inet services before jump dispatch\n\
+     add chain inet services own { type nat hook output priority -100; }\n\
+     add rule inet services own jump dispatch\n\
+     add chain inet services through { type filter hook forward priority -1; }\n\
+     add rule inet services through jump refuse\n\
+     add chain inet services local { type filter hook output priority -1; }\n\
+     add rule inet services local icmpv6 type nd-redirect drop\n\
+     add rule inet services local jump refuse\n"
+        .to_string()
 }
 
 /// Replaces all rules of the shared table by those of these Services.
@@ -110,12 +105,10 @@ fn balance(chain: &str, port: &Port, backends: &[Pod], family: Family, word: &st
     let mut turns = Vec::new();
     let protocol = port.protocol.to_lowercase();
     for (turn, pod) in backends.iter().enumerate() {
-        let (address, target) = (pod.address(family), pod.at(family, port.target_port));
+        let target = pod.at(family, port.target_port);
         let _ = write!(
             lines,
             "add chain inet services {chain}-{turn}\n\
-             add rule inet services {chain}-{turn} {word} saddr {address} \
-             meta mark set {HAIRPIN_MARK}\n\
              add rule inet services {chain}-{turn} meta l4proto {protocol} dnat {word} to {target}\n"
         );
         turns.push(format!("{turn} : goto {chain}-{turn}"));

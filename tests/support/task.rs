@@ -57,7 +57,7 @@ pub struct Serve {
 }
 
 /// TCP connections, one after the other to each target.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Connect {
     /// Whom to ask.

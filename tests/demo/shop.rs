@@ -1,0 +1,146 @@
+//! The shop on the simulated node: who is there and who talks to whom.
+//!
+//! In: a node. Out: pods that run, traffic, and what was sent on the dependencies that the policies
+//! forgot. It knows nothing of the agent.
+
+use std::net::IpAddr;
+
+use support::network::Family;
+use support::node::Node;
+use support::pod::{Owner, Pod, PodSpec};
+use support::process::Process;
+use support::service::{Port, Service};
+use support::task::{Connect, Send, Serve, Sockets, Task};
+
+const BOTH: [Family; 2] = [Family::V4, Family::V6];
+const METRICS: u16 = 9090;
+/// Between two requests of one client.
+const PAUSE_MS: u64 = 60;
+
+/// The shop while it is open.
+pub(crate) struct Shop {
+    node: Node,
+    clients: Vec<(Pod, Vec<Task>)>,
+    database: Service,
+    // Servers stop when these are dropped.
+    _servers: Vec<Process>,
+}
+
+impl Shop {
+    /// Sets up the shop: everything serves, nobody asks yet.
+    pub(crate) fn open(mut node: Node) -> anyhow::Result<Self> {
+        let mut app = |namespace: &str, name: &str, owner, port: u16| {
+            let spec = PodSpec::new(namespace, name)
+                .owned_by(owner)
+                .port("main", "TCP", port)
+                .port("metrics", "TCP", METRICS);
+            node.pod(&spec)
+        };
+        let frontend = app("web", "frontend", Owner::Deployment, 8080)?;
+        let api = app("shop", "api", Owner::Deployment, 8080)?;
+        let database = app("data", "database", Owner::StatefulSet, 5432)?;
+        let cache = app("data", "cache", Owner::Deployment, 6379)?;
+        let scraper = node.pod(&PodSpec::new("monitoring", "scraper"))?;
+        let dns = node.pod(&PodSpec::new("kube-system", "coredns").label("k8s-app", "kube-dns"))?;
+
+        let mut servers = Vec::new();
+        for (pod, port) in [(&frontend, 8080), (&api, 8080), (&database, 5432), (&cache, 6379)] {
+            servers.push(pod.spawn(&Task::serve_tcp(&[port, METRICS]))?);
+        }
+        servers.push(dns.spawn(&Task::Serve(Serve {
+            tcp: vec![53],
+            udp: vec![53],
+            reply_bytes: 64,
+            silent: false,
+        }))?);
+        let mut provider: Vec<IpAddr> = Vec::new();
+        for address in ["203.0.113.10", "2001:db8::10"] {
+            let address = address.parse()?;
+            node.add_outside(address)?;
+            provider.push(address);
+        }
+        servers.push(node.spawn_outside(&Task::serve_tcp(&[443]))?);
+
+        let ports = vec![Port::new("dns", "UDP", 53, 53), Port::new("dns-tcp", "TCP", 53, 53)];
+        let dns_service = node.service("kube-system", "kube-dns", ports, &[&dns])?;
+        let mut one = |name: &str, pod: &Pod, port, target| {
+            node.service(&pod.namespace, name, vec![Port::new("main", "TCP", port, target)], &[pod])
+        };
+        let api_service = one("api", &api, 80, 8080)?;
+        let database_service = one("database", &database, 5432, 5432)?;
+        let cache_service = one("cache", &cache, 6379, 6379)?;
+
+        let ask = |service: &Service, port| connect(BOTH.map(|family| service.at(family, port)));
+        let dns_udp = Task::Send(Send {
+            targets: BOTH.map(|family| dns_service.at(family, 53)).to_vec(),
+            count: 4,
+            datagram_bytes: 40,
+            timeout_ms: 1_000,
+            pause_ms: PAUSE_MS,
+            sockets: Sockets::PerDatagram,
+        });
+        let scraped = [&frontend, &api, &database, &cache];
+        let clients = vec![
+            (frontend.clone(), vec![dns_udp.clone(), ask(&api_service, 80)]),
+            (
+                api.clone(),
+                vec![
+                    dns_udp,
+                    ask(&dns_service, 53),
+                    ask(&database_service, 5432),
+                    ask(&cache_service, 6379),
+                    connect(provider.into_iter().map(|address| (address, 443).into())),
+                ],
+            ),
+            (scraper, vec![connect(scraped.map(|pod| pod.at(Family::V4, METRICS)))]),
+        ];
+        Ok(Self { node, clients, database: database_service, _servers: servers })
+    }
+
+    /// Where it stands.
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Everybody does what they do, all at once, until each is done. Returns how many requests were
+    /// made on the forgotten ways: to the cache and from the nightly report.
+    pub(crate) fn round(&mut self) -> anyhow::Result<[u64; 2]> {
+        let mut running = Vec::new();
+        for (pod, tasks) in &self.clients {
+            for task in tasks {
+                running.push((is_for_cache(task), pod.spawn(task)?));
+            }
+        }
+        let report = self.nightly_report()?;
+        let mut cache = 0;
+        for (is_for_cache, process) in running {
+            let counts = process.finish()?;
+            anyhow::ensure!(counts.answered == counts.attempts, "the shop is broken: {counts:?}");
+            cache += if is_for_cache { counts.attempts } else { 0 };
+        }
+        Ok([cache, report])
+    }
+
+    /// The pod of a CronJob: it lives for about 100 ms and is gone.
+    fn nightly_report(&mut self) -> anyhow::Result<u64> {
+        let spec = PodSpec::new("shop", "nightly-report").owned_by(Owner::CronJob);
+        let pod = self.node.pod(&spec)?;
+        let counts = pod.run(&Task::connect(self.database.at(Family::V4, 5432), 2))?;
+        self.node.delete_pod(pod)?;
+        Ok(counts.attempts)
+    }
+}
+
+fn connect(targets: impl IntoIterator<Item = std::net::SocketAddr>) -> Task {
+    Task::Connect(Connect {
+        targets: targets.into_iter().collect(),
+        count: 4,
+        request_bytes: 200,
+        timeout_ms: 1_000,
+        pause_ms: PAUSE_MS,
+    })
+}
+
+fn is_for_cache(task: &Task) -> bool {
+    matches!(task, Task::Connect(task) if task.targets.iter().all(|target| target.port() == 6379))
+}

@@ -1,0 +1,142 @@
+//! The agent itself, run as a user runs it.
+//!
+//! In: a node to watch and candidates. Out: what it says over HTTP. It is stopped as an init system
+//! would, and killed with the node if that does not help.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::cgroup;
+use crate::http;
+use crate::node::Node;
+use crate::object::NODE_NAME;
+use crate::report::Report;
+
+/// How long the agent may take for anything a test waits for.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// A running agent. Dropping it kills it.
+#[derive(Debug)]
+pub struct Agent {
+    child: Child,
+    address: SocketAddr,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Starts `binary run` on this node with `NAME=PATH` candidates and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it ends before, or is not ready in time; its own words are quoted.
+    pub fn start(binary: &Path, node: &Node, candidates: &[String]) -> anyhow::Result<Self> {
+        // Given back before the agent takes it; nobody else asks for it in between.
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let log = node.folder().join("agent.log");
+        let mut command = Command::new(binary);
+        command
+            .arg("run")
+            .arg("--manifests")
+            .arg(node.manifests())
+            .arg("--cgroup-root")
+            .arg(node.cgroup_root())
+            .args(["--node-name", NODE_NAME, "--listen", &address.to_string()]);
+        for candidate in candidates {
+            command.args(["--candidate", candidate]);
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log).with_context(|| log.display().to_string())?)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let mut agent = Self { child, address, log };
+        // So that it ends with the node, whatever ends that.
+        cgroup::join(&node.side_cgroup()?, agent.child.id())?;
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What it has said on stderr.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its report, now.
+    ///
+    /// # Errors
+    /// If it does not answer with one.
+    pub fn report(&self) -> anyhow::Result<Report> {
+        let answer = http::get(self.address, "/report")?;
+        serde_json::from_str(&answer.body)
+            .with_context(|| format!("/report answered {}: {}", answer.head, answer.body))
+    }
+
+    /// Its first report of which this is so, or the last one if time runs out: whoever asked compares.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn report_when(&self, is_so: impl Fn(&Report) -> bool) -> anyhow::Result<Report> {
+        let since = Instant::now();
+        loop {
+            let report = self.report()?;
+            if is_so(&report) || since.elapsed() > PATIENCE {
+                return Ok(report);
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Asks it to end and waits.
+    ///
+    /// # Errors
+    /// If it does not end in time.
+    pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        kill_process(pid.context("a process without id")?, Signal::TERM).context("SIGTERM")?;
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the agent does not end: {}", self.log())
+    }
+
+    fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the agent ended with {status}: {}", self.log());
+            }
+            if http::get(self.address, "/readyz").is_ok_and(|answer| answer.status == 200) {
+                return Ok(());
+            }
+            if since.elapsed() > PATIENCE {
+                bail!("the agent is not ready: {}", self.log());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
