@@ -152,3 +152,53 @@ fn stamp(path: &Path) -> Option<Stamp> {
         changed: (meta.ctime(), meta.ctime_nsec()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHOLE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n";
+
+    fn names(loaded: &Loaded) -> Vec<&str> {
+        let names = loaded.objects.iter().filter_map(|object| match object {
+            Object::Namespace(namespace) => Some(namespace.metadata.name.as_str()),
+            _ => None,
+        });
+        names.collect()
+    }
+
+    #[test]
+    fn a_file_that_turns_broken_keeps_what_it_declared() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        std::fs::write(&file, WHOLE).unwrap();
+        let mut watch = Watch::new(vec![folder.path().to_owned()]);
+        assert_eq!(names(&watch.loaded()), ["shop"]);
+        assert_eq!(watch.poll(), None);
+
+        std::fs::write(&file, "kind: [\n").unwrap();
+        let broken = watch.poll().unwrap();
+        assert_eq!((names(&broken), broken.problems.len()), (vec!["shop"], 1));
+        assert!(broken.problems[0].problem.ends_with("(what this file declared before is kept)"));
+
+        std::fs::write(&file, format!("{WHOLE}---\n{}", WHOLE.replace("shop", "bank"))).unwrap();
+        let whole = watch.poll().unwrap();
+        assert_eq!((names(&whole), whole.problems.len()), (vec!["shop", "bank"], 0));
+
+        std::fs::remove_file(&file).unwrap();
+        assert_eq!(names(&watch.poll().unwrap()), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_mounted_config_map_and_a_link_back_up_are_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir(root.join("..2026")).unwrap();
+        std::fs::write(root.join("..2026/a.yaml"), WHOLE).unwrap();
+        std::os::unix::fs::symlink("..2026", root.join("..data")).unwrap();
+        std::os::unix::fs::symlink("..data/a.yaml", root.join("a.yaml")).unwrap();
+        std::os::unix::fs::symlink(root, root.join("loop")).unwrap();
+        let loaded = Watch::new(vec![root.to_owned()]).loaded();
+        assert_eq!((names(&loaded), loaded.problems, loaded.files), (vec!["shop"], vec![], 1));
+    }
+}
