@@ -177,3 +177,16 @@ fn effects_of_a_services_backends_are_named_once() {
     let named: Vec<_> = verdict.ingress.effects.iter().map(|each| &*each.policy).collect();
     assert_eq!(named, ["x/p"]);
 }
+
+#[test]
+fn of_two_reasons_the_same_one_is_given_in_any_order() {
+    let block = "{from: [{ipBlock: {cidr: 10.0.0.0/8}}]}";
+    let pods = "{from: [{podSelector: {}}]}";
+    for rules in [format!("{block}, {pods}"), format!("{pods}, {block}")] {
+        check(
+            Common,
+            &format!("x/p: {{podSelector: {{}}, ingress: [{rules}]}}"),
+            "unknown:10.9.9.9 x/a TCP 80 = Undecidable: UnknownEnd, UnknownEnd",
+        );
+    }
+}
