@@ -191,7 +191,7 @@ fn a_second_pod_takes_over_the_addresses_of_a_deleted_one() {
     let gone = first.pod_cgroup.clone();
     let _serving = first.spawn(&Task::serve_tcp(&[80])).unwrap();
     let one = client.run(&Task::connect(first.at(Family::V4, 80), 2)).unwrap();
-    node.delete_pod(first).unwrap();
+    node.delete_pod(&first).unwrap();
     assert!(!gone.exists());
     let second = node.pod(&PodSpec::new("c", "second").reusing(addresses)).unwrap();
     let serving = second.spawn(&Task::serve_tcp(&[80])).unwrap();

@@ -21,7 +21,7 @@ use crate::task::{Order, Place, Task};
 use crate::{cgroup, namespace, tool};
 
 /// Where the numbers of pod addresses begin, after the gateway and room for the node's own.
-const FIRST_POD: u16 = 10;
+const FIRST_POD: u8 = 10;
 /// Where the numbers of Service addresses begin: the one of cluster DNS on most clusters.
 const FIRST_SERVICE: u8 = 10;
 
@@ -36,6 +36,7 @@ pub struct Node {
     namespaces: BTreeSet<String>,
     services: Vec<(Service, Vec<Pod>)>,
     pods_made: u16,
+    last_host: u8,
     // Last, so that everything else is closed when it cleans up.
     lifetime: Lifetime,
 }
@@ -65,6 +66,7 @@ impl Node {
             namespaces: BTreeSet::new(),
             services: Vec::new(),
             pods_made: 0,
+            last_host: FIRST_POD - 1,
             lifetime,
         })
     }
@@ -131,8 +133,13 @@ impl Node {
     pub fn unpublished_pod(&mut self, spec: &PodSpec) -> anyhow::Result<Pod> {
         let wire = self.pods_made;
         self.pods_made += 1;
-        let host = u8::try_from(FIRST_POD + wire).context("no pod addresses left")?;
-        let addresses = spec.addresses.unwrap_or_else(|| Addresses::of_pod(host));
+        let addresses = match spec.addresses {
+            Some(addresses) => addresses,
+            None => {
+                self.last_host = self.last_host.checked_add(1).context("no pod addresses left")?;
+                Addresses::of_pod(self.last_host)
+            }
+        };
         let network = Namespace::create(&format!("{}-p{wire}", self.name()))?;
         network::wire_pod(&self.network, &network, wire, &addresses)?;
         let uid = uuid()?;
@@ -166,15 +173,36 @@ impl Node {
         self.manifests.pod(spec, pod)
     }
 
-    /// Kills a pod's processes and removes it; its addresses are free again.
+    /// Kills a pod's processes and removes it and its object; its addresses are free again.
     ///
     /// # Errors
     /// If something of it stays.
-    pub fn delete_pod(&mut self, pod: Pod) -> anyhow::Result<()> {
+    pub fn delete_pod(&mut self, pod: &Pod) -> anyhow::Result<()> {
+        self.end_pod(pod)?;
+        self.manifests.remove_pod(pod)
+    }
+
+    /// Ends a pod as a Job's pod ends: its object stays, `Succeeded`; its addresses are free again.
+    ///
+    /// # Errors
+    /// If something of it stays.
+    pub fn complete_pod(&mut self, pod: &Pod) -> anyhow::Result<()> {
+        self.end_pod(pod)?;
+        self.manifests.complete_pod(pod)
+    }
+
+    /// Removes the object of a pod that is completed.
+    ///
+    /// # Errors
+    /// If its file cannot be removed.
+    pub fn forget_pod(&mut self, pod: &Pod) -> anyhow::Result<()> {
+        self.manifests.remove_pod(pod)
+    }
+
+    fn end_pod(&self, pod: &Pod) -> anyhow::Result<()> {
         cgroup::remove(&pod.pod_cgroup)?;
         network::unwire_pod(&self.network, pod.wire)?;
-        namespace::remove(pod.network.name())?;
-        self.manifests.remove_pod(&pod)
+        namespace::remove(pod.network.name())
     }
 
     /// Makes a Service in front of these pods, which are those of its selector `app=NAME`.
