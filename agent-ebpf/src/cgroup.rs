@@ -1,5 +1,6 @@
-//! cgroups made and removed in, events out, so that a pod of a hundred milliseconds is still known when
-//! its packets are judged. The event is written before the maker of the cgroup can put a process in it.
+//! cgroups made and removed in, events out, so that a pod of a hundred milliseconds is still known
+//! when its packets are judged. The event is written before the maker of the cgroup can put a
+//! process in it.
 
 use aya_ebpf::{
     helpers::bpf_probe_read_kernel, macros::btf_tracepoint, programs::BtfTracePointContext,

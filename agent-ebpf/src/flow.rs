@@ -1,8 +1,8 @@
 //! Packets in, flow counters out: the two cgroup programs and how a packet finds its slot.
 //!
-//! Who began is read from the socket: a listener and what it accepted, the SYN we sent, for UDP who was
-//! heard first on the socket pair. Never from port numbers. A TCP socket first seen in mid-stream has
-//! an unknown direction and port 0.
+//! Who began is read from the socket: a listener and what it accepted, the SYN we sent, for UDP who
+//! was heard first on the socket pair. Never from port numbers. A TCP socket first seen in
+//! mid-stream has an unknown direction and port 0.
 
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, bpf_sock},
@@ -316,6 +316,9 @@ fn cached_slot(cached: CachedFlow, packet: &Packet) -> Option<*mut FlowSlot> {
 }
 
 /// Two words instead of sixteen bytes; the slot's field is 8-byte aligned.
+///
+/// # Safety
+/// `slot` points into a live map value.
 #[inline(always)]
 unsafe fn same_address(slot: *const [u8; 16], packet: &[u8; 16]) -> bool {
     let slot = slot.cast::<u64>();
@@ -342,8 +345,8 @@ fn remember(
     cached
 }
 
-/// The flow's slot, taken from the free ones if the flow is new. None, and the packet counted as lost,
-/// if there is no room.
+/// The flow's slot, taken from the free ones if the flow is new. None, and the packet counted as
+/// lost, if there is no room.
 #[inline(never)]
 fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> Option<(u32, *mut FlowSlot)> {
     let service_port = match direction {
@@ -387,7 +390,8 @@ fn take_slot(key: &FlowKey) -> Option<u32> {
         (*slot).generation
     };
     if FLOWS.insert(key, number, u64::from(BPF_NOEXIST)).is_err() {
-        // Another CPU was first, or the table is full. It cannot fail: the number was taken from here.
+        // Another CPU was first, or the table is full. It cannot fail: the number was taken from
+        // here.
         let _ = FREE_SLOTS.push(number, 0);
         // SAFETY: the value is copied at once.
         return unsafe { FLOWS.get(key).copied() };

@@ -1,7 +1,8 @@
 //! Parapet's BPF programs: packets and cgroup events in, counters and a few events out.
 //!
 //! They watch. No program here ever drops, changes or delays a packet: every path of the packet
-//! programs returns "pass". Counters live in [`maps::SLOTS`]; [`emit`] is the only writer of the ring.
+//! programs returns "pass". Counters live in [`maps::SLOTS`]; [`emit`] is the only writer of the
+//! ring.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]

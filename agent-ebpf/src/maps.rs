@@ -56,8 +56,8 @@ impl SocketStorage {
     }
 }
 
-/// What a socket was last seen doing. Cloned from a listener to the connections it accepts, which is
-/// how an accepted connection knows that its peer began.
+/// What a socket was last seen doing. Cloned from a listener to the connections it accepts, which
+/// is how an accepted connection knows that its peer began.
 #[unsafe(link_section = ".maps")]
 #[unsafe(export_name = "SOCKETS")]
 pub static SOCKETS: SocketStorage = SocketStorage {
@@ -104,7 +104,8 @@ impl Offset {
             Self::CgroupRootHierarchyId => &raw const OFFSET_CGROUP_ROOT_HIERARCHY_ID,
             Self::SockErr => &raw const OFFSET_SOCK_ERR,
         };
-        // SAFETY: a static of this object; volatile because the loader changes it after compilation.
+        // SAFETY: a static of this object; volatile because the loader changes it after
+        // compilation.
         unsafe { core::ptr::read_volatile(global) as usize }
     }
 }

@@ -1,5 +1,5 @@
-//! Packet bytes in, addresses and ports out. Works on what the cgroup hooks see: the IP header first,
-//! fragments already put together on the way in and not yet made on the way out.
+//! Packet bytes in, addresses and ports out. Works on what the cgroup hooks see: the IP header
+//! first, fragments already put together on the way in and not yet made on the way out.
 
 use aya_ebpf::programs::SkBuffContext;
 
@@ -124,7 +124,8 @@ fn parse_ipv6(ctx: &SkBuffContext, way: Way) -> Result<Packet, NoFlow> {
         };
         let [following, length]: [u8; 2] = load(ctx, offset)?;
         next = following;
-        // AH counts in units of 4 bytes less 2, the others in units of 8 less 1 (RFC 8200, RFC 4302).
+        // AH counts in units of 4 bytes less 2, the others in units of 8 less 1 (RFC 8200, RFC
+        // 4302).
         offset += match units {
             8 => (usize::from(length) + 1) * 8,
             4 => (usize::from(length) + 2) * 4,

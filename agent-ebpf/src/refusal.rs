@@ -1,8 +1,8 @@
-//! Socket errors in, refusals out: an ICMP "unreachable" never passes the packet hooks, but the kernel
-//! reports it to the socket (tracepoint sock:inet_sk_error_report, Linux 5.14).
+//! Socket errors in, refusals out: an ICMP "unreachable" never passes the packet hooks, but the
+//! kernel reports it to the socket (tracepoint sock:inet_sk_error_report, Linux 5.14).
 //!
-//! Only connected sockets are told; an ICMP error for an unconnected UDP socket stays unseen and its
-//! attempt `unanswered`.
+//! Only connected sockets are told; an ICMP error for an unconnected UDP socket stays unseen and
+//! its attempt `unanswered`.
 
 use aya_ebpf::{
     helpers::{bpf_probe_read_kernel, bpf_sk_storage_get},

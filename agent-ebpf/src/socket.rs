@@ -1,8 +1,8 @@
 //! What a socket remembers between packets, so that the steady state needs no hash.
 //!
-//! The remembered flow is one word, written and read whole: a UDP socket is used from several CPUs at
-//! once, and half of one flow with half of another would count packets for the wrong peer. Whatever the
-//! word says is held against the slot itself before it is believed.
+//! The remembered flow is one word, written and read whole: a UDP socket is used from several CPUs
+//! at once, and half of one flow with half of another would count packets for the wrong peer.
+//! Whatever the word says is held against the slot itself before it is believed.
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
@@ -65,7 +65,8 @@ pub struct Pair {
     /// Sequence number of the SYN that was counted (TCP listeners).
     pub sequence: u32,
     pub reserved: u32,
-    /// A [`CachedFlow`], so that a socket with many peers needs one hash a packet and not two (UDP).
+    /// A [`CachedFlow`], so that a socket with many peers needs one hash a packet and not two
+    /// (UDP).
     pub flow: u64,
 }
 
@@ -131,7 +132,8 @@ pub fn cookie(ctx: &SkBuffContext) -> u64 {
     unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
 }
 
-/// The socket's memory, made if it has none; none (and a loss counted) if there is no memory for it.
+/// The socket's memory, made if it has none; none (and a loss counted) if there is no memory for
+/// it.
 #[inline(always)]
 pub fn state(sk: *mut bpf_sock) -> Option<*mut SocketState> {
     // SAFETY: `sk` comes from `of`; the map's value type is SocketState.

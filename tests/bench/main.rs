@@ -1,7 +1,7 @@
 //! `parapet-bench`: what the packet programs cost, as ratios to an empty program and to the floor.
 //!
-//! In: nothing. Out: one JSON object a line and a table in words. All four programs see the same packets
-//! in the same run, so that a noisy machine disturbs them alike. Traffic stays on loopback.
+//! In: nothing. Out: one JSON object a line and a table in words. All four programs see the same
+//! packets in the same run, so that a noisy machine disturbs them alike. Traffic stays on loopback.
 #![expect(clippy::print_stdout, reason = "the results of a bench go to stdout")]
 
 use std::io::{Read, Write};

@@ -1,8 +1,8 @@
 //! Verdicts of the public test suites against the real binary.
 //!
 //! In: `../shared/conformance`, each case one cluster with the expected answer of every probe. Out:
-//! all mismatches of a folder at once. Nothing is asked of the core directly: cases become manifests
-//! and questions on disk, as a user would write them.
+//! all mismatches of a folder at once. Nothing is asked of the core directly: cases become
+//! manifests and questions on disk, as a user would write them.
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test ends at the first surprise")]
 

@@ -1,7 +1,8 @@
-//! The sensor alone, in this process: what it counts and what it says it lost, against exact numbers.
+//! The sensor alone, in this process: what it counts and what it says it lost, against exact
+//! numbers.
 //!
-//! In: sockets of a child process in a cgroup of its own. Out: nothing but assertions. Each test makes
-//! its own cgroup and removes it, also when it fails.
+//! In: sockets of a child process in a cgroup of its own. Out: nothing but assertions. Each test
+//! makes its own cgroup and removes it, also when it fails.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};

@@ -123,10 +123,7 @@ pub(super) fn load(config: &KernelConfig) -> Result<Loaded, LoadError> {
 /// Loads every program and attaches none, for `doctor`.
 pub(super) fn trial() -> Result<Vec<ProbeStatus>, LoadError> {
     let (mut programs, btf) = open(1)?;
-    Ok(PROBES
-        .iter()
-        .map(|probe| probe.status(verify(&mut programs, probe, &btf).err()))
-        .collect())
+    Ok(PROBES.iter().map(|probe| probe.status(verify(&mut programs, probe, &btf).err())).collect())
 }
 
 impl Probe {
@@ -187,14 +184,19 @@ fn verify(programs: &mut Ebpf, probe: &Probe, btf: &Btf) -> Result<(), String> {
         Hook::Cgroup(_) => {
             <&mut CgroupSkb>::try_from(program).map_err(|error| chain(&error))?.load()
         }
-        Hook::Tracepoint(name) => <&mut BtfTracePoint>::try_from(program)
-            .map_err(|error| chain(&error))?
-            .load(name, btf),
+        Hook::Tracepoint(name) => {
+            <&mut BtfTracePoint>::try_from(program).map_err(|error| chain(&error))?.load(name, btf)
+        }
     };
     loaded.map_err(|error| chain(&error))
 }
 
-pub(super) fn attach(programs: &mut Ebpf, probe: &Probe, root: &File, btf: &Btf) -> Result<(), String> {
+pub(super) fn attach(
+    programs: &mut Ebpf,
+    probe: &Probe,
+    root: &File,
+    btf: &Btf,
+) -> Result<(), String> {
     verify(programs, probe, btf)?;
     let program = programs.program_mut(probe.name).ok_or("not in the object")?;
     let attached = match probe.hook {

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use aya::maps::{HashMap as BpfHashMap, MapData, Queue};
 use aya::Pod;
+use aya::maps::{HashMap as BpfHashMap, MapData, Queue};
 use parapet_common::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FlowKey, FlowSlot, SLOT_FREE, SLOT_LIVE,
 };
@@ -273,7 +273,11 @@ fn record(
     let last_seen = clock.timestamp(slot.last_seen_ns.max(taken.last_seen_ns));
     // The kernel's time is coarse, so the first packet may look a few milliseconds older than it is.
     let since = since.max(clock.timestamp(slot.first_seen_ns)).min(last_seen);
-    *taken = Taken { counted: total, last_seen_ns: slot.last_seen_ns, leaving_since_ns: taken.leaving_since_ns };
+    *taken = Taken {
+        counted: total,
+        last_seen_ns: slot.last_seen_ns,
+        leaving_since_ns: taken.leaving_since_ns,
+    };
     Some(FlowRecord {
         cgroup_id: slot.key.cgroup_id,
         peer: parapet_core::record::address(slot.key.family, slot.key.peer_addr)?,
