@@ -68,3 +68,6 @@ impl Published {
         Report::new(&self.snapshot.load(), since)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -218,6 +218,7 @@ impl Owner {
             source.synced = true;
             source.read_at = at;
             source.objects = loaded.objects.len() as u64;
+            source.left_out.clone_from(&loaded.skipped);
             source.problems = loaded.problems.iter().map(ToString::to_string).collect();
         }
     }

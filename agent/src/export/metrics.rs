@@ -102,3 +102,6 @@ pub fn wants_openmetrics(accept: Option<&str>) -> bool {
         })
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -46,6 +46,8 @@ pub struct SourceHealth {
     pub objects: u64,
     /// What was skipped, and why: each names its file, document and field.
     pub problems: Vec<String>,
+    /// Kinds that are not needed, as "Secret (v1)", and how many objects of each were left out.
+    pub left_out: BTreeMap<String, u64>,
 }
 
 /// `/status`.
@@ -94,6 +96,8 @@ pub struct SourceStatus {
     pub problems_count: usize,
     /// What was skipped, and why.
     pub problems: Vec<String>,
+    /// Kinds that are not needed, as "Secret (v1)", and how many objects of each were left out.
+    pub left_out: BTreeMap<String, u64>,
 }
 
 /// One table in `/status`.
@@ -188,5 +192,6 @@ fn source_status(source: &SourceHealth, now: Timestamp) -> SourceStatus {
         objects: source.objects,
         problems_count: source.problems.len(),
         problems: source.problems.clone(),
+        left_out: source.left_out.clone(),
     }
 }

@@ -1,0 +1,163 @@
+//! The rendered families as a whole, counters over time, and what promtool says.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::export::tests::{AT, SECOND, edge, health, snapshot, workload};
+use parapet_core::snapshot::EdgeEnd;
+
+fn lines(text: &str, family: &str) -> Vec<String> {
+    text.lines().filter(|line| line.starts_with(family)).map(str::to_owned).collect()
+}
+
+#[test]
+fn an_edge_is_counted_by_outcome_and_by_verdict() {
+    let metrics = Metrics::default();
+    let snapshot = snapshot(vec![edge(workload("shop", "web"), 3, 1)]);
+    let text = metrics.classic(&snapshot, &health(), AT).unwrap();
+    let ends = "source_namespace=\"shop\",source_workload=\"web\",target_namespace=\"shop\",\
+                target_workload=\"api\",target_port=\"8080\"";
+    let samples: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.contains("events_lost"))
+        .filter(|line| !line.contains("series_overflow"))
+        .collect();
+    let version = env!("CARGO_PKG_VERSION");
+    let expected = [
+        format!(
+            "parapet_flow_attempts_total{{direction=\"ingress\",protocol=\"TCP\",\
+             outcome=\"answered\",{ends}}} 3"
+        ),
+        format!(
+            "parapet_flow_attempts_total{{direction=\"ingress\",protocol=\"TCP\",\
+             outcome=\"unanswered\",{ends}}} 1"
+        ),
+        format!(
+            "parapet_policy_verdicts_total{{policy_set=\"enforced\",direction=\"ingress\",\
+             decision=\"allowed\",reason=\"not_isolated\",{ends}}} 4"
+        ),
+        format!(
+            "parapet_policy_verdicts_total{{policy_set=\"new\",direction=\"ingress\",\
+             decision=\"denied\",reason=\"no_rule_matched\",{ends}}} 4"
+        ),
+        "parapet_would_be_denied_edges{policy_set=\"enforced\",subject_namespace=\"shop\",\
+         direction=\"ingress\"} 0"
+            .to_owned(),
+        "parapet_would_be_denied_edges{policy_set=\"new\",subject_namespace=\"shop\",\
+         direction=\"ingress\"} 1"
+            .to_owned(),
+        "parapet_policy_drift_edges{kind=\"denied_but_passing\",subject_namespace=\"shop\",\
+         direction=\"ingress\"} 0"
+            .to_owned(),
+        "parapet_observation_window_seconds{subject_namespace=\"shop\"} 90.0".to_owned(),
+        "parapet_unattributed_total{side=\"target\",reason=\"no_holder\"} 4".to_owned(),
+        "parapet_pending_records{} 1".to_owned(),
+        "parapet_unjudged_records{} 0".to_owned(),
+        "parapet_map_entries{map=\"edges\"} 1".to_owned(),
+        "parapet_map_entries{map=\"flows\"} 7".to_owned(),
+        "parapet_map_capacity{map=\"edges\"} 10".to_owned(),
+        "parapet_map_capacity{map=\"flows\"} 100".to_owned(),
+        "parapet_probe_attached{probe=\"packet_sent\",hook=\"cgroup_skb/egress\"} 1".to_owned(),
+        "parapet_watch_synced{resource=\"manifests\"} 1".to_owned(),
+        "parapet_watch_age_seconds{resource=\"manifests\"} 5.0".to_owned(),
+        format!("parapet_build_info{{version=\"{version}\"}} 1"),
+    ];
+    assert_eq!(samples, expected);
+}
+
+#[test]
+fn counters_never_go_down_when_an_edge_settles_is_judged_anew_or_is_forgotten() {
+    let metrics = Metrics::default();
+    let total = |snapshot: &Arc<Snapshot>| {
+        let text = metrics.classic(snapshot, &health(), AT).unwrap();
+        let values = |family: &str| {
+            let values = lines(&text, family).into_iter();
+            let last = values.map(|line| line.rsplit(' ').next().unwrap().to_owned());
+            last.collect::<Vec<_>>().join(" ")
+        };
+        (values("parapet_flow_attempts_total{"), values("parapet_policy_verdicts_total{"))
+    };
+    let web = || workload("shop", "web");
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    // Just opened: open attempts are no unanswered ones yet.
+    let mut open = edge(web(), 1, 2);
+    open.last_seen = AT;
+    assert_eq!(total(&snapshot(vec![open])), pair("1", "3 3"));
+    assert_eq!(total(&snapshot(vec![edge(web(), 2, 1)])), pair("2 1", "3 3"));
+    assert_eq!(total(&snapshot(Vec::new())), pair("2 1", "3 3"));
+    let mut anew = edge(web(), 1, 0);
+    let denied = Arc::clone(&anew.verdicts["new"]);
+    anew.verdicts.insert("enforced".into(), denied);
+    assert_eq!(total(&snapshot(vec![anew])), pair("3 1", "3 1 4"));
+}
+
+#[test]
+fn no_address_becomes_a_label_and_what_is_too_much_is_folded() {
+    let metrics = Metrics::with_series_max(1);
+    let outside = EdgeEnd::External { address: "203.0.113.9".parse().unwrap() };
+    let snapshot = snapshot(vec![edge(outside, 5, 0), edge(workload("shop", "web"), 7, 0)]);
+    let text = metrics.classic(&snapshot, &health(), AT).unwrap();
+    assert!(!text.contains("203.0.113.9"), "{text}");
+    let prefix = "parapet_flow_attempts_total{direction=\"ingress\",protocol=\"TCP\",\
+                  outcome=\"answered\",";
+    let expected = vec![
+        format!(
+            "{prefix}source_namespace=\"\",source_workload=\"external\",target_namespace=\"shop\",\
+             target_workload=\"api\",target_port=\"8080\"}} 5"
+        ),
+        format!(
+            "{prefix}source_namespace=\"__other__\",source_workload=\"__other__\",\
+             target_namespace=\"__other__\",target_workload=\"__other__\",\
+             target_port=\"__other__\"}} 7"
+        ),
+    ];
+    assert_eq!(lines(&text, "parapet_flow_attempts_total"), expected);
+    let overflow = "parapet_series_overflow_total{family=\"flow_attempts_total\"}";
+    assert_eq!(lines(&text, overflow), vec![format!("{overflow} 1")]);
+}
+
+#[test]
+fn labels_are_escaped() {
+    let metrics = Metrics::default();
+    let snapshot = snapshot(vec![edge(workload("a\"b", "c\\d\ne"), 1, 0)]);
+    let text = metrics.openmetrics(&snapshot, &health(), AT).unwrap();
+    let escaped = "source_namespace=\"a\\\"b\",source_workload=\"c\\\\d\\ne\"";
+    assert_eq!(text.matches(escaped).count(), 3, "{text}");
+}
+
+#[test]
+fn promtool_accepts_the_classic_format() {
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = spawned else {
+        assert!(std::env::var_os("CI").is_none(), "CI provides promtool, and it is not there");
+        let _ = writeln!(std::io::stderr(), "SKIPPED: promtool is not installed");
+        return;
+    };
+    let snapshot = snapshot(vec![edge(workload("a\"b", "c\\d"), 1, 1)]);
+    let now = parapet_core::flow::Timestamp(AT.0 + SECOND);
+    let text = Metrics::default().classic(&snapshot, &health(), now).unwrap();
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned()
+        + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!((output.status.success(), said.as_str()), (true, ""));
+}
+
+#[test]
+fn openmetrics_is_given_to_those_who_ask_for_it() {
+    let asked = [
+        None,
+        Some("*/*"),
+        Some("text/plain"),
+        Some("application/openmetrics-text;version=1.0.0,*/*;q=0.1"),
+        Some("text/plain, application/openmetrics-text; q=0.5"),
+        Some("application/openmetrics-text;q=0"),
+    ];
+    assert_eq!(asked.map(wants_openmetrics), [false, false, false, true, true, false]);
+}
