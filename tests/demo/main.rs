@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use support::agent::Agent;
 use support::node::Node;
 use support::process::Program;
-use support::report::Report;
+use support::report::{Edge, Report};
 
 use crate::shop::Shop;
 
@@ -66,8 +66,12 @@ fn perform(keep: bool) -> anyhow::Result<()> {
             *sum += more;
         }
     }
-    let expected: BTreeMap<_, _> =
-        FORGOTTEN.map(String::from).into_iter().zip(forgotten).collect();
+    // A flow inside the node is seen at both of its ends.
+    let expected: BTreeMap<_, _> = FORGOTTEN
+        .into_iter()
+        .zip(forgotten)
+        .flat_map(|(flow, count)| ["egress", "ingress"].map(|end| (format!("{end} {flow}"), count)))
+        .collect();
     let report = agent.report_when(|report| denied(report) == expected && report.pending == 0)?;
     step(started, "done");
     say(&table::would_be_denied(&report, CANDIDATE));
@@ -93,17 +97,12 @@ fn default_binary() -> anyhow::Result<OsString> {
     Ok(own.with_file_name("parapet").into_os_string())
 }
 
-/// What the candidate would deny, with attempts. A flow inside the node is seen at both of its ends
-/// and counts once.
+/// Edges that the candidate would deny, with their attempts.
 fn denied(report: &Report) -> BTreeMap<String, u64> {
-    let mut flows = BTreeMap::new();
-    for edge in &report.edges {
-        if edge.deltas.get(CANDIDATE).is_some_and(|delta| delta == "newly_denied") {
-            let attempts = flows.entry(table::flow(edge)).or_insert(0);
-            *attempts = edge.counts.attempts.max(*attempts);
-        }
-    }
-    flows
+    let is_cut =
+        |edge: &&Edge| edge.deltas.get(CANDIDATE).is_some_and(|delta| delta == "newly_denied");
+    let edges = report.edges.iter().filter(is_cut);
+    edges.map(|edge| (edge.shown(), edge.counts.attempts)).collect()
 }
 
 /// The demo proves itself: it knows what is forgotten and how often it was used.
@@ -113,9 +112,7 @@ fn check(report: &Report, expected: &BTreeMap<String, u64>) -> anyhow::Result<()
     let lost: u64 = report.lost.values().sum();
     anyhow::ensure!(lost == 0, "the agent lost something: {:?}", report.lost);
     anyhow::ensure!(report.pending == 0, "{} records still wait", report.pending);
-    let open = |edge: &&support::report::Edge| {
-        edge.deltas.get(CANDIDATE).is_none_or(|delta| delta == "undecidable")
-    };
+    let open = |edge: &&Edge| edge.deltas.get(CANDIDATE).is_none_or(|delta| delta == "undecidable");
     let open: Vec<_> = report.edges.iter().filter(open).map(|edge| edge.shown()).collect();
     anyhow::ensure!(open.is_empty(), "nothing is decided for {open:?}");
     Ok(())

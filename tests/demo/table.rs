@@ -7,24 +7,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use support::report::{Edge, Report, Verdict};
 
 /// `a/b -> c/d TCP/80`.
-pub(crate) fn flow(edge: &Edge) -> String {
+fn flow(edge: &Edge) -> String {
     let (source, target) = (edge.source.shown(), edge.target.shown());
     format!("{source} -> {target} {}/{}", edge.protocol, edge.target_port)
 }
 
 /// Flows that the candidate would cut, by the side that decides.
 pub(crate) fn would_be_denied(report: &Report, candidate: &str) -> String {
-    let mut rows = BTreeSet::new();
+    // A flow inside the node is seen at both of its ends and takes one row.
+    let mut rows = BTreeMap::new();
     for edge in &report.edges {
         let is_cut = edge.deltas.get(candidate).is_some_and(|delta| delta == "newly_denied");
         let Some(verdict) = edge.verdicts.get(candidate).filter(|_| is_cut) else { continue };
         let (side, reason, policies) = why(verdict);
         let attempts = edge.counts.attempts.to_string();
-        rows.insert([flow(edge), attempts, side.to_string(), reason, policies]);
+        rows.insert(flow(edge), [flow(edge), attempts, side.to_string(), reason, policies]);
     }
     let head = ["FLOW", "ATTEMPTS", "DENIED BY", "REASON", "POLICIES THAT ISOLATE"];
     let mut lines = vec![head.map(String::from)];
-    lines.extend(rows);
+    lines.extend(rows.into_values());
     format!("\nwould be denied by `{candidate}`\n\n{}", aligned(&lines))
 }
 

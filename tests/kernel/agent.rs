@@ -46,18 +46,19 @@ fn answered_and_refused_attempts_have_the_generators_counts() {
     let client = node.pod(&PodSpec::new("a", "client")).unwrap();
     let server = node.pod(&PodSpec::new("b", "server").driver(Driver::Systemd)).unwrap();
     let agent = Agent::start(&binary(), &node, &[]).unwrap();
-    let serve =
-        Serve { tcp: vec![8080], udp: vec![5353], reply_bytes: 64, ..Serve::default() };
+    let serve = Serve { tcp: vec![8080], udp: vec![5353], reply_bytes: 64, ..Serve::default() };
     let _serving = server.spawn(&Task::Serve(serve)).unwrap();
     for (family, count) in [(Family::V4, 7), (Family::V6, 5)] {
         client.run(&Task::connect(server.at(family, 8080), count)).unwrap();
-        client.run(&Task::connect(server.at(family, 8081), count)).unwrap();
+        let refused = client.run(&Task::connect(server.at(family, 8081), count)).unwrap();
+        assert_eq!((refused.attempts, refused.refused), (count, count));
         let send = |port, sockets| Task::send(server.at(family, port), count, sockets);
         client.run(&send(5353, Sockets::PerDatagram)).unwrap();
         // One pair of sockets is one attempt, however many datagrams.
         client.run(&send(5353, Sockets::Connected)).unwrap();
         client.run(&send(5353, Sockets::Shared)).unwrap();
-        client.run(&send(5354, Sockets::PerDatagram)).unwrap();
+        let refused = client.run(&send(5354, Sockets::PerDatagram)).unwrap();
+        assert_eq!((refused.attempts, refused.refused), (count, count));
     }
     let report = expect(
         &agent,
@@ -151,7 +152,8 @@ fn a_service_is_seen_through_to_its_pods_and_ports() {
         timeout_ms: 3_000,
         ..Connect::default()
     };
-    client.run(&Task::Connect(task)).unwrap();
+    let refused = client.run(&Task::Connect(task)).unwrap();
+    assert_eq!((refused.attempts, refused.refused), (2, 2));
     expect(
         &agent,
         &[

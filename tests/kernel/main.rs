@@ -1,4 +1,6 @@
 //! The kernel tier: needs root and a kernel that lets BPF programs load.
 
+mod agent;
 mod node;
+mod prometheus;
 mod sensor;

@@ -72,7 +72,8 @@ fn udp_is_counted_alike_at_both_ends() {
         assert_eq!(counts, expected, "{family:?} {sockets:?}");
         assert_eq!(serving.finish().unwrap(), Counts { pairs: 0, ..expected });
         let task = Task::send(server.at(family, 53), 2, Sockets::PerDatagram);
-        let expected = Counts { attempts: 2, refused: 2, pairs: 2, sent_bytes: 64, ..Counts::default() };
+        let expected =
+            Counts { attempts: 2, refused: 2, pairs: 2, sent_bytes: 64, ..Counts::default() };
         assert_eq!(client.run(&task).unwrap(), expected);
     }
 }
@@ -123,12 +124,8 @@ fn services_balance_in_turn_and_refuse_without_backends() {
     let ports = || vec![Port::new("http", "TCP", 80, 8080), Port::new("dns", "UDP", 53, 5353)];
     let full = node.service("b", "server", ports(), &[&first, &second]).unwrap();
     let empty = node.service("b", "empty", ports(), &[]).unwrap();
-    let serve = Task::Serve(Serve {
-        tcp: vec![8080],
-        udp: vec![5353],
-        reply_bytes: 1,
-        ..Serve::default()
-    });
+    let serve =
+        Task::Serve(Serve { tcp: vec![8080], udp: vec![5353], reply_bytes: 1, ..Serve::default() });
     for family in BOTH {
         let serving = [first.spawn(&serve).unwrap(), second.spawn(&serve).unwrap()];
         let counts = client.run(&Task::connect(full.at(family, 80), 6)).unwrap();

@@ -48,8 +48,8 @@ fn prometheus_scrapes_the_counts_and_promtool_has_no_complaint() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let _prometheus = Server(prometheus);
-    cgroup::join(&node.side_cgroup().unwrap(), _prometheus.0.id()).unwrap();
+    let prometheus = Server(prometheus);
+    cgroup::join(&node.side_cgroup().unwrap(), prometheus.0.id()).unwrap();
 
     let query = "sum%20by%20(direction,source_workload,target_workload,target_port,outcome)\
                  (parapet_flow_attempts_total)%3E0";
@@ -61,9 +61,8 @@ fn prometheus_scrapes_the_counts_and_promtool_has_no_complaint() {
         let answer = http::get(address, &path).map(|answer| answer.body).unwrap_or_default();
         seen = samples(&answer);
     }
-    let expected = ["egress", "ingress"].map(|direction| {
-        format!("{direction} client server 8080 answered 9")
-    });
+    let expected =
+        ["egress", "ingress"].map(|direction| format!("{direction} client server 8080 answered 9"));
     assert_eq!(seen, expected);
 
     let metrics = http::get(agent.address(), "/metrics").unwrap();
@@ -83,7 +82,8 @@ fn samples(answer: &str) -> Vec<String> {
     let mut samples: Vec<_> = results
         .iter()
         .map(|sample| {
-            let mut words = labels.map(|label| sample["metric"][label].as_str().unwrap_or("?")).to_vec();
+            let mut words =
+                labels.map(|label| sample["metric"][label].as_str().unwrap_or("?")).to_vec();
             words.push(sample["value"][1].as_str().unwrap_or("?"));
             words.join(" ")
         })

@@ -42,6 +42,9 @@ impl Namespace {
                 set(&format!("{ipv4}/accept_redirects"), "0")?;
                 set(&format!("{ipv4}/send_redirects"), "0")?;
             }
+            // Every refusal is said: a generator counts them.
+            set("/proc/sys/net/ipv4/icmp_ratelimit", "0")?;
+            set("/proc/sys/net/ipv6/icmp/ratelimit", "0")?;
             tool::ip("link set lo up").map(drop)
         })?;
         Ok(made)

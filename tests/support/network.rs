@@ -15,8 +15,10 @@ use crate::tool;
 /// Pods, IPv4 and IPv6.
 pub const POD_RANGES: [&str; 2] = ["10.244.0.0/24", "fd00:10:244::/64"];
 /// The node's end of the pods' wires.
-pub const GATEWAY: Addresses =
-    Addresses { v4: Ipv4Addr::new(10, 244, 0, 1), v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 1) };
+pub const GATEWAY: Addresses = Addresses {
+    v4: Ipv4Addr::new(10, 244, 0, 1),
+    v6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, 1),
+};
 /// The node as others know it.
 pub const NODE: Addresses = Addresses {
     v4: Ipv4Addr::new(192, 168, 77, 2),

@@ -56,11 +56,13 @@ fn exchange(task: &Send, target: SocketAddr, socket: &UdpSocket, counts: &mut Co
     };
     counts.sent_bytes += sent.as_ref().map_or(0, |&bytes| length(bytes));
     let mut buffer = [0; 65_536];
-    let answer = sent.and_then(|_| loop {
-        let (bytes, from) = socket.recv_from(&mut buffer)?;
-        // On a shared socket a late answer of another target is not this one's.
-        if from == target {
-            break Ok(bytes);
+    let answer = sent.and_then(|_| {
+        loop {
+            let (bytes, from) = socket.recv_from(&mut buffer)?;
+            // On a shared socket a late answer of another target is not this one's.
+            if from == target {
+                break Ok(bytes);
+            }
         }
     });
     match answer {
