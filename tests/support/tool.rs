@@ -49,7 +49,7 @@ pub fn run(program: &str, arguments: &[&str], input: &str) -> anyhow::Result<Str
         // A program that ends before it has read everything says so by its status.
         let _ = stdin.write_all(input.as_bytes());
     }
-    let output = child.wait_with_output().with_context(|| shown())?;
+    let output = child.wait_with_output().with_context(shown)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("{} ended with {}: {}\n{input}", shown(), output.status, said.trim());
