@@ -2,8 +2,6 @@
 //! PARAPET_BPF_OBJECT or the place where `cargo xtask build` leaves it comes in, its absolute path
 //! goes out as the compile-time variable PARAPET_BPF_OBJECT. It never compiles BPF itself, so that
 //! a plain `cargo build` needs no BPF toolchain once the object is there.
-#![expect(clippy::print_stdout, reason = "cargo reads a build script's answers from its stdout")]
-
 use std::env;
 use std::path::{Path, PathBuf};
 

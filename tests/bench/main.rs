@@ -196,7 +196,8 @@ impl Cgroup {
             .context("no cgroup2 mount: mount one, usually at /sys/fs/cgroup")?;
         let root = Path::new(mount).to_path_buf();
         let folder = root.join(format!("prp{}-bench", std::process::id()));
-        std::fs::create_dir(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        std::fs::create_dir(&folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
         Ok(Self { root, folder })
     }
 }
