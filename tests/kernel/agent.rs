@@ -25,7 +25,7 @@ pub(crate) fn binary() -> PathBuf {
     std::env::var_os("PARAPET_BIN").map_or_else(|| own.with_file_name("parapet"), PathBuf::from)
 }
 
-/// The report once all of these edges ended so and nothing waits; asserts it, and that nothing is lost.
+/// The report once all of these edges ended so and nothing waits; asserts that, and no loss.
 fn expect(agent: &Agent, expected: &[(&str, &[(&str, u64)])]) -> Report {
     let holds = |report: &Report| {
         report.pending == 0 && expected.iter().all(|(edge, ended)| report.ended(edge) == *ended)

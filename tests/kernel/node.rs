@@ -137,8 +137,8 @@ fn services_balance_in_turn_and_refuse_without_backends() {
             // 3 of 6 connections and 2 of 4 datagrams.
             assert_eq!(server.finish().unwrap().answered, 5, "{family:?}");
         }
-        // The kernel ignores an ICMP error that arrives while connect(2) still holds the socket: then
-        // only the SYN sent again after a second is refused.
+        // The kernel ignores an ICMP error that arrives while connect(2) still holds the socket:
+        // then only the SYN sent again after a second is refused.
         let mut task = Connect { timeout_ms: 3_000, ..Connect::default() };
         task.targets = vec![empty.at(family, 80)];
         task.count = 2;

@@ -85,7 +85,7 @@ impl Agent {
             .with_context(|| format!("/report answered {}: {}", answer.head, answer.body))
     }
 
-    /// Its first report of which this is so, or the last one if time runs out: whoever asked compares.
+    /// Its first report of which this is so, or the last one if time runs out: who asked compares.
     ///
     /// # Errors
     /// If it does not answer.

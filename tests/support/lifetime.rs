@@ -65,7 +65,7 @@ impl Lifetime {
 
 impl Drop for Lifetime {
     fn drop(&mut self) {
-        // The guard cleans up when its stdin ends, so there is one way to clean up, tried each time.
+        // The guard cleans up when its stdin ends, so there is one way, tried each time.
         if let Some(mut guard) = self.guard.take() {
             drop(guard.stdin.take());
             let _ = guard.wait();

@@ -1,8 +1,8 @@
 //! The simulated node itself.
 //!
 //! In: pods, Services, outside hosts and denials that a test wants. Out: namespaces, cgroups, rules
-//! and the manifests that describe them. Everything is gone when the value is dropped, or soon after
-//! the process ends in any other way.
+//! and the manifests that describe them. Everything is gone when the value is dropped, or soon
+//! after the process ends in any other way.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

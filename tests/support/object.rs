@@ -1,7 +1,8 @@
 //! The Kubernetes objects that describe the simulated node, as files.
 //!
-//! In: pods and Services. Out: one YAML file for each object, in the shape that `kubectl get -o yaml`
-//! prints, replaced and removed whole so that no reader sees half of one. It applies nothing anywhere.
+//! In: pods and Services. Out: one YAML file for each object, in the shape that
+//! `kubectl get -o yaml` prints, replaced and removed whole so that no reader sees half of one. It
+//! applies nothing anywhere.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,7 +41,10 @@ impl Manifests {
             &["node", NODE_NAME],
             &json!({
                 "apiVersion": "v1", "kind": "Node",
-                "metadata": {"name": NODE_NAME, "uid": uuid()?, "labels": {"kubernetes.io/hostname": NODE_NAME}},
+                "metadata": {
+                    "name": NODE_NAME, "uid": uuid()?,
+                    "labels": {"kubernetes.io/hostname": NODE_NAME},
+                },
                 "spec": {"podCIDR": POD_RANGES[0], "podCIDRs": POD_RANGES},
                 "status": {"addresses": [
                     {"type": "InternalIP", "address": NODE.v4.to_string()},
@@ -93,7 +97,9 @@ impl Manifests {
             },
             "spec": {
                 "nodeName": NODE_NAME, "serviceAccountName": "default",
-                "containers": [{"name": "main", "image": "parapet.invalid/traffic:1", "ports": ports}],
+                "containers": [
+                    {"name": "main", "image": "parapet.invalid/traffic:1", "ports": ports},
+                ],
             },
             "status": {
                 "phase": "Running", "hostIP": NODE.v4.to_string(),

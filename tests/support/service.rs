@@ -109,7 +109,8 @@ fn balance(chain: &str, port: &Port, backends: &[Pod], family: Family, word: &st
         let _ = write!(
             lines,
             "add chain inet services {chain}-{turn}\n\
-             add rule inet services {chain}-{turn} meta l4proto {protocol} dnat {word} to {target}\n"
+             add rule inet services {chain}-{turn} meta l4proto {protocol} \
+             dnat {word} to {target}\n"
         );
         turns.push(format!("{turn} : goto {chain}-{turn}"));
     }

@@ -1,7 +1,7 @@
 //! Running the programs that configure a network: `ip` and `nft`.
 //!
-//! In: arguments and what goes to stdin. Out: stdout, or an error that quotes the command, its input
-//! and what it said. It never goes through a shell.
+//! In: arguments and what goes to stdin. Out: stdout, or an error that quotes the command,
+//! its input and what it said. It never goes through a shell.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
