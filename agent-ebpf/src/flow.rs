@@ -226,6 +226,9 @@ fn observe_tcp(
         let cached = unsafe {
             if next != phase {
                 (*state).phase = next;
+                (*state).repeated_syns = 0;
+            } else if next == PHASE_OPENING && matches!(way, Way::Sent) {
+                (*state).repeated_syns += 1;
             }
             CachedFlow(core::ptr::read_volatile(&raw const (*state).flow))
         };

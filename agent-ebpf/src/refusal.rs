@@ -38,14 +38,19 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: reads of kernel memory by the helper fail, they do not fault.
     let error =
         unsafe { bpf_probe_read_kernel(sk.byte_add(Offset::SockErr.bytes()).cast::<i32>()) };
-    if matches!(error, Ok(ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EACCES | ENOPROTOOPT)) {
-        refused(state);
+    match error {
+        Ok(ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EACCES | ENOPROTOOPT) => {
+            refused(state, false);
+        }
+        // The process was faster than this tracepoint and has taken the error already.
+        Ok(0) => refused(state, true),
+        _ => {}
     }
     0
 }
 
 #[inline(always)]
-fn refused(state: *mut SocketState) {
+fn refused(state: *mut SocketState, taken: bool) {
     // SAFETY: a live map value, null-checked by the caller.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
     let Some(number) = cached.slot() else { return };
@@ -59,7 +64,12 @@ fn refused(state: *mut SocketState) {
             return;
         }
         match (*slot).key.protocol {
-            IPPROTO_TCP if (*state).phase == PHASE_OPENING => (*state).phase = PHASE_ENDED_EGRESS,
+            // What was taken may have been a time-out, but not before a SYN was sent again.
+            IPPROTO_TCP
+                if (*state).phase == PHASE_OPENING && !(taken && (*state).repeated_syns > 0) =>
+            {
+                (*state).phase = PHASE_ENDED_EGRESS;
+            }
             // One attempt ends once: a refused one counts no answer any more.
             IPPROTO_UDP if !cached.answered() => {
                 core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0);

@@ -42,7 +42,8 @@ pub struct SocketState {
     pub flow: u64,
     /// One of the `PHASE_*` (TCP only).
     pub phase: u32,
-    pub reserved: u32,
+    /// SYNs we sent again (TCP only).
+    pub repeated_syns: u32,
 }
 
 /// A socket and one of its peers.

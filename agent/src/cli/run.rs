@@ -1,7 +1,7 @@
 //! `parapet run`: arguments in, an agent that watches this node until it is told to stop, an exit
 //! code out. It checks what it was asked before it touches the kernel.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -51,13 +51,17 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
          (for example the output of `kubectl get -A -o yaml \
          ns,no,po,svc,endpointslices,netpol,deploy,rs,sts,ds,job,cj`)"
     );
+    let candidates = by_name(&args.candidate);
+    for path in args.manifests.iter().chain(candidates.iter().flat_map(|(_, paths)| paths)) {
+        must_exist(path)?;
+    }
     let root = cgroups::root(args.cgroup_root.as_deref()).context(
         "cgroup2 is missing: no pod can be told from another. Mount it (usually at \
          /sys/fs/cgroup), or name its folder with --cgroup-root",
     )?;
     let config = runtime::Config {
         manifests: args.manifests,
-        candidates: by_name(&args.candidate),
+        candidates,
         kernel: KernelConfig {
             cgroup_root: root.folder,
             cgroup_prefix: root.prefix,
@@ -83,4 +87,15 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tasks.shutdown_background();
     done?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A file that goes away later keeps its last objects; one that never was is a misspelt path, and
+/// judging by nothing would call everything allowed.
+fn must_exist(path: &Path) -> anyhow::Result<()> {
+    if path == Path::new("-") {
+        return Ok(());
+    }
+    let found = path.try_exists().with_context(|| format!("{} cannot be read", path.display()))?;
+    anyhow::ensure!(found, "{}: there is no such file or folder", path.display());
+    Ok(())
 }
