@@ -1,8 +1,8 @@
 //! The ABI between the BPF programs and the agent.
 //!
 //! In: nothing. Out: `repr(C)` structs of integers without padding, so that every bit pattern is a
-//! valid value and any bytes the kernel hands over can be read. It never holds a `bool`, an enum, an
-//! `Option`, a pointer or a `usize`, and it never allocates.
+//! valid value and any bytes the kernel hands over can be read. It never holds a `bool`, an enum,
+//! an `Option`, a pointer or a `usize`, and it never allocates.
 #![no_std]
 
 /// Raised with every change to a struct, a constant or the meaning of a field in this crate.
@@ -54,7 +54,8 @@ pub const STAGE_FLOW_TABLE_FULL: u32 = 1;
 pub const STAGE_MALFORMED_PACKET: u32 = 2;
 /// Losses: a packet of a protocol that is not followed yet.
 pub const STAGE_OTHER_PROTOCOL: u32 = 3;
-/// Losses: a socket for which the kernel gave no storage; its packets count, its direction may be unknown.
+/// Losses: a socket for which the kernel gave no storage; its packets count, its direction may be
+/// unknown.
 pub const STAGE_SOCKET_STORAGE: u32 = 4;
 /// Losses: a socket pair that could not be remembered; its next packet is counted as a new attempt.
 pub const STAGE_SOCKET_PAIR: u32 = 5;
@@ -86,7 +87,8 @@ pub struct FlowKey {
     /// The peer's address in network order; IPv4 in the first four bytes, the rest zero.
     /// IPv4-mapped IPv6 addresses are stored as IPv4.
     pub peer_addr: [u8; 16],
-    /// The responder's port in host order: ours for ingress, the peer's for egress, 0 if the direction is unknown.
+    /// The responder's port in host order: ours for ingress, the peer's for egress, 0 if the
+    /// direction is unknown.
     pub service_port: u16,
     /// IP protocol number (6 TCP, 17 UDP).
     pub protocol: u8,
@@ -98,13 +100,15 @@ pub struct FlowKey {
     pub reserved: [u8; 3],
 }
 
-/// One flow's counters. The kernel adds, the agent reads through shared memory and never writes while the slot is live.
+/// One flow's counters. The kernel adds, the agent reads through shared memory and never writes
+/// while the slot is live.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSlot {
     /// The flow these counters belong to.
     pub key: FlowKey,
-    /// Raised by the agent each time it frees the slot, so that sockets notice their cached number is stale.
+    /// Raised by the agent each time it frees the slot, so that sockets notice their cached number
+    /// is stale.
     pub generation: u32,
     /// [`SLOT_FREE`] or [`SLOT_LIVE`]; written last by the kernel.
     pub state: u32,
@@ -112,7 +116,8 @@ pub struct FlowSlot {
     pub first_seen_ns: u64,
     /// Nanoseconds on the monotonic clock, coarse (a few milliseconds).
     pub last_seen_ns: u64,
-    /// Packets from the local socket, as the IP layer handed them over (before segmentation offload).
+    /// Packets from the local socket, as the IP layer handed them over (before segmentation
+    /// offload).
     pub sent_packets_total: u64,
     /// Bytes of those with their IP headers.
     pub sent_bytes_total: u64,

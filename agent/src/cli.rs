@@ -31,7 +31,8 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Watch from the parapet before you shut the gate: which NetworkPolicy would deny which real traffic.
+/// Watch from the parapet before you shut the gate: which NetworkPolicy would deny which real
+/// traffic.
 ///
 /// Parapet observes, judges and proposes. It never blocks traffic and never writes a NetworkPolicy.
 #[derive(Debug, Parser)]

@@ -1,7 +1,7 @@
 //! What leaves the agent: metrics, reports and its own status, over HTTP.
 //!
-//! In: the snapshots and the health the runtime publishes here. Out: answers to whoever asks. Readers
-//! never hold up the engine: they share what was published last.
+//! In: the snapshots and the health the runtime publishes here. Out: answers to whoever asks.
+//! Readers never hold up the engine: they share what was published last.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! The kernel's side of the agent: loads and attaches the BPF programs, turns what they saw into records.
+//! The kernel's side of the agent: loads and attaches the BPF programs, turns what they saw into
+//! records.
 //!
 //! In: the running kernel. Out: [`Record`]s, the state of every probe, and what is missing where
 //! something cannot load. It is the only importer of aya; it looks nothing up and judges nothing.
@@ -34,7 +35,8 @@ const READ_EVERY: Duration = Duration::from_millis(250);
 pub struct KernelConfig {
     /// Folder of the cgroup below which sockets are watched; usually the cgroup2 mount point.
     pub cgroup_root: PathBuf,
-    /// Path of that folder in the cgroup2 hierarchy, empty for its root. Events elsewhere are dropped.
+    /// Path of that folder in the cgroup2 hierarchy, empty for its root. Events elsewhere are
+    /// dropped.
     pub cgroup_prefix: String,
     /// Flows counted at once, below 2^23.
     pub flows_max: u32,
@@ -87,8 +89,8 @@ impl Sensor {
     /// Loads and attaches everything the kernel lets load. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// A required program cannot be loaded or attached; the error says what is missing, what it costs
-    /// and how to get it.
+    /// A required program cannot be loaded or attached; the error says what is missing, what it
+    /// costs and how to get it.
     pub fn load(config: &KernelConfig) -> Result<Self, LoadError> {
         let loaded = load::load(config)?;
         let mut programs = loaded.programs;

@@ -1,7 +1,7 @@
 //! What the agent learns of its node without asking the cluster: cgroups, addresses, its name.
 //!
-//! In: procfs and cgroupfs. Out: where cgroup2 is, the cgroups there are as records, the addresses of
-//! this network namespace. It changes nothing and looks nothing up in Kubernetes objects.
+//! In: procfs and cgroupfs. Out: where cgroup2 is, the cgroups there are as records, the addresses
+//! of this network namespace. It changes nothing and looks nothing up in Kubernetes objects.
 
 pub mod addresses;
 pub mod cgroups;

@@ -1,7 +1,9 @@
-//! Everything that runs at once: one task owns the engine, the others feed it or read what it published.
+//! Everything that runs at once: one task owns the engine, the others feed it or read what it
+//! published.
 //!
-//! In: the sensor, the manifests, the clock, signals. Out: snapshots and health in [`Published`]. Its
-//! queue is bounded: a slow engine holds up the sensor, and the kernel counts what it cannot hold.
+//! In: the sensor, the manifests, the clock, signals. Out: snapshots and health in [`Published`].
+//! Its queue is bounded: a slow engine holds up the sensor, and the kernel counts what it cannot
+//! hold.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The kernel tier: needs root and a kernel that lets BPF programs load.
 //!
-//! In: real packets on simulated nodes. Out: nothing but assertions, on numbers the generators know.
-//! It runs the agent that `PARAPET_BIN` names, or the one that was built beside it.
+//! In: real packets on simulated nodes. Out: nothing but assertions, on numbers the generators
+//! know. It runs the agent that `PARAPET_BIN` names, or the one that was built beside it.
 
 #![expect(clippy::unwrap_used, reason = "what tests share may end a test as the test itself may")]
 

@@ -34,7 +34,8 @@ pub enum Direction {
     Egress,
 }
 
-/// A pod as it was when the flow was resolved. Shared, never changed: a relabelled pod is a new value.
+/// A pod as it was when the flow was resolved. Shared, never changed: a relabelled pod is a new
+/// value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodIdentity {
     /// `metadata.uid`.
@@ -80,7 +81,8 @@ pub struct Workload {
 /// One end of a flow, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
-    /// The address seen on this end. For the local end of a record: the pod's address of the peer's family.
+    /// The address seen on this end. For the local end of a record: the pod's address of the peer's
+    /// family.
     pub addr: Option<IpAddr>,
     /// Who it is.
     pub endpoint: Endpoint,
@@ -91,7 +93,8 @@ pub struct End {
 pub enum Endpoint {
     /// A pod with its own network namespace or (flag inside) the host's.
     Pod(Arc<PodIdentity>),
-    /// A node, by any of its addresses; the name is empty for an address of a node that is not known by name.
+    /// A node, by any of its addresses; the name is empty for an address of a node that is not
+    /// known by name.
     Node(Arc<str>),
     /// A Service whose backend is not known. Never left when endpoints agree.
     Service(Arc<ServiceIdentity>),

@@ -1,7 +1,8 @@
-//! Parapet's pure core: records, cluster changes, node facts and time in; verdicts and a snapshot out.
+//! Parapet's pure core: records, cluster changes, node facts and time in; verdicts and a snapshot
+//! out.
 //!
-//! It does no I/O, reads no clock, spawns nothing and cannot panic on any input. Every behaviour is a
-//! replayable list of [`engine::Input`]s.
+//! It does no I/O, reads no clock, spawns nothing and cannot panic on any input. Every behaviour is
+//! a replayable list of [`engine::Input`]s.
 #![forbid(unsafe_code)]
 
 pub mod engine;

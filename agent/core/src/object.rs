@@ -1,7 +1,9 @@
-//! The Kubernetes objects Parapet reads, in the shape of their API and with only the fields it uses.
+//! The Kubernetes objects Parapet reads, in the shape of their API and with only the fields it
+//! uses.
 //!
-//! In: YAML or JSON (by serde, from files) or a watch. Out: [`Change`]s for the index and the policy
-//! sets. Absent and empty stay apart here, as the API has them; nothing is defaulted in this file.
+//! In: YAML or JSON (by serde, from files) or a watch. Out: [`Change`]s for the index and the
+//! policy sets. Absent and empty stay apart here, as the API has them; nothing is defaulted in this
+//! file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +23,8 @@ pub enum Change {
     Applied(Object),
     /// The object is gone. Applies only if the UID matches, where one is given.
     Deleted(ObjectRef),
-    /// Every object of this source and kind is now exactly this list (a full list, a re-read folder).
+    /// Every object of this source and kind is now exactly this list (a full list, a re-read
+    /// folder).
     Replaced(Kind, Vec<Object>),
     /// The first full list of this kind is complete.
     Synced(Kind),
@@ -325,7 +328,8 @@ pub struct SlicePort {
     pub port: Option<u16>,
 }
 
-/// Deployment, ReplicaSet, StatefulSet, DaemonSet, Job, CronJob: of these only the owner chain counts.
+/// Deployment, ReplicaSet, StatefulSet, DaemonSet, Job, CronJob: of these only the owner chain
+/// counts.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[expect(missing_docs, reason = "fields are those of the API")]
 pub struct WorkloadObject {

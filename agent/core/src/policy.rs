@@ -1,7 +1,7 @@
 //! NetworkPolicies: read once, judged often.
 //!
-//! In: NetworkPolicy objects as the API has them; then resolved ends, protocol and target port. Out:
-//! what the API server would refuse, and the [`Verdict`](crate::verdict::Verdict) of a set of
+//! In: NetworkPolicy objects as the API has them; then resolved ends, protocol and target port.
+//! Out: what the API server would refuse, and the [`Verdict`](crate::verdict::Verdict) of a set of
 //! policies. It never holds Kubernetes types after [`compile`], and evaluation looks nothing up but
 //! the labels of namespaces.
 

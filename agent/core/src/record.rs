@@ -1,7 +1,7 @@
 //! One fact from the kernel: bytes decoded, nothing looked up yet.
 //!
-//! In: the bytes of one ring event, or a flow slot's values. Out: a [`Record`], or why the bytes are
-//! none. It never trusts a length, an address family or a path from the bytes.
+//! In: the bytes of one ring event, or a flow slot's values. Out: a [`Record`], or why the bytes
+//! are none. It never trusts a length, an address family or a path from the bytes.
 
 use std::net::IpAddr;
 
@@ -182,9 +182,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let body_bytes = word(bytes, std::mem::offset_of!(abi::EventHeader, body_bytes))?;
     let time_ns = long(bytes, std::mem::offset_of!(abi::EventHeader, time_ns))?;
     let needed = header_bytes.saturating_add(usize::try_from(body_bytes).unwrap_or(usize::MAX));
-    let body = bytes
-        .get(header_bytes..needed)
-        .ok_or(DecodeError::Short { found: bytes.len(), needed })?;
+    let body =
+        bytes.get(header_bytes..needed).ok_or(DecodeError::Short { found: bytes.len(), needed })?;
     let body = match kind {
         abi::EVENT_FLOW_SEEN => EventBody::FlowSeen {
             slot: word(body, std::mem::offset_of!(abi::FlowSeen, slot))?,
@@ -237,8 +236,7 @@ mod tests {
     #[test]
     fn a_cgroup_event_is_its_id_and_path() {
         let bytes = event(parapet_common::EVENT_CGROUP_CREATED, &cgroup_body(b"/kubepods/podx"));
-        let body =
-            EventBody::CgroupCreated { cgroup_id: 4242, path: "/kubepods/podx".to_owned() };
+        let body = EventBody::CgroupCreated { cgroup_id: 4242, path: "/kubepods/podx".to_owned() };
         assert_eq!(decode(&bytes), Ok(Event { time_ns: 77, body }));
     }
 

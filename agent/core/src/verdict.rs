@@ -1,7 +1,7 @@
 //! What a policy set says of one flow, with everything that made it say so.
 //!
-//! In: nothing (values only). Out: the one value that metric, report line, `explain` and API row are
-//! projections of.
+//! In: nothing (values only). Out: the one value that metric, report line, `explain` and API row
+//! are projections of.
 
 use std::sync::Arc;
 
@@ -104,7 +104,8 @@ pub struct SideSummary {
 /// What both sides say together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
-    /// `denied` if a side denies, else `undecidable` if a side is, else `allowed`; `exempt` if both are.
+    /// `denied` if a side denies, else `undecidable` if a side is, else `allowed`; `exempt` if both
+    /// are.
     pub decision: Decision,
     /// The profile it was made under.
     pub profile: Profile,

@@ -1,7 +1,7 @@
 //! `parapet doctor`: what this kernel and node allow, all of it at once, on stdout.
 //!
-//! In: the running system. Out: a list, and exit code 0 if `parapet run` can do its work. It attaches
-//! nothing, changes nothing and needs no privilege to say what is missing.
+//! In: the running system. Out: a list, and exit code 0 if `parapet run` can do its work. It
+//! attaches nothing, changes nothing and needs no privilege to say what is missing.
 
 use std::fmt::Write as _;
 use std::io::Write;

@@ -76,7 +76,7 @@ const EXAMPLES: &str = r#"Examples:
     parapet explain --manifests cluster.yaml --candidate new=policies/ \
         --from shop/web-0 --to service:shop/api --port 80
   Many questions at once:
-    echo '{"from": {"pod": "shop/web-0"}, "to": {"ip": "1.1.1.1"}, "port": 443, "protocol": "TCP"}' |
+    echo '{"from": {"pod": "shop/web-0"}, "to": {"ip": "1.1.1.1"}, "port": 443}' |
         parapet explain --manifests cluster.yaml --batch -
 
 The exit code is 0 whatever the decision is, 1 if something could not be read."#;

@@ -1,7 +1,7 @@
 //! `parapet flows`: edges of an agent as they see traffic, with their verdicts, on stdout.
 //!
-//! In: arguments. Out: a line each time an edge had new packets. It asks the agent once a second and
-//! holds nothing but the time of the last answer.
+//! In: arguments. Out: a line each time an edge had new packets. It asks the agent once a second
+//! and holds nothing but the time of the last answer.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,4 +1,5 @@
-//! `parapet report`: what was observed, from an agent or from evidence in a file, as text on stdout.
+//! `parapet report`: what was observed, from an agent or from evidence in a file, as text on
+//! stdout.
 //!
 //! In: arguments. Out: a report in the form asked for. It judges nothing that the agent did not.
 

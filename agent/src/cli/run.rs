@@ -35,8 +35,8 @@ pub struct Args {
     #[arg(long, value_name = "N", env = "PARAPET_NODE_NAME")]
     node_name: Option<String>,
     /// Flows the kernel can count at once
-    #[arg(long, value_name = "N", default_value_t = parapet_common::FLOWS_MAX, env = "PARAPET_FLOWS_MAX",
-          value_parser = clap::value_parser!(u32).range(1..1 << 23))]
+    #[arg(long, value_name = "N", default_value_t = parapet_common::FLOWS_MAX,
+          env = "PARAPET_FLOWS_MAX", value_parser = clap::value_parser!(u32).range(1..1 << 23))]
     flows_max: u32,
 }
 

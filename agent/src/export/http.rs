@@ -1,7 +1,7 @@
 //! The agent's HTTP door: metrics, health, status and reports, read-only.
 //!
-//! In: a listener and what was published last. Out: answers. It changes nothing, holds no lock while
-//! it writes, and bounds connections and their time so that a stuck reader harms nobody.
+//! In: a listener and what was published last. Out: answers. It changes nothing, holds no lock
+//! while it writes, and bounds connections and their time so that a stuck reader harms nobody.
 
 use std::sync::Arc;
 use std::time::Duration;

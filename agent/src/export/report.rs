@@ -1,7 +1,7 @@
 //! The report: what was seen and what every policy set says of it, as one stable document.
 //!
-//! In: a snapshot, or the JSON of an earlier report. Out: [`Report`], which is `/report`, evidence in
-//! a file and the input of every table. Fields are added, never renamed or removed, within one
+//! In: a snapshot, or the JSON of an earlier report. Out: [`Report`], which is `/report`, evidence
+//! in a file and the input of every table. Fields are added, never renamed or removed, within one
 //! [`Report::format`]. It judges nothing.
 
 use std::collections::BTreeMap;
@@ -27,7 +27,8 @@ pub struct Report {
     pub format: u32,
     /// When it was made: RFC 3339, empty before the first step.
     pub at: String,
-    /// The newest packet of all edges, in nanoseconds since the epoch: the `since` of the next `/flows`.
+    /// The newest packet of all edges, in nanoseconds since the epoch: the `since` of the next
+    /// `/flows`.
     pub newest_ns: u64,
     /// When observation began: RFC 3339.
     pub observing_since: String,

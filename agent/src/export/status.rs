@@ -1,7 +1,7 @@
 //! How the agent itself is doing, as the JSON of `/status`.
 //!
-//! In: the state of probes, sources and tables as the runtime saw it last, and the engine's snapshot.
-//! Out: one [`Status`]. It never waits, looks anything up or judges a flow.
+//! In: the state of probes, sources and tables as the runtime saw it last, and the engine's
+//! snapshot. Out: one [`Status`]. It never waits, looks anything up or judges a flow.
 
 use std::collections::BTreeMap;
 

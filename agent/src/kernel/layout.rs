@@ -1,8 +1,8 @@
-//! The running kernel's BTF in, offsets of struct members out. Rust cannot emit the relocations that
-//! libbpf programs use, so the agent looks the offsets up and hands them over as constants.
+//! The running kernel's BTF in, offsets of struct members out. Rust cannot emit the relocations
+//! that libbpf programs use, so the agent looks the offsets up and hands them over as constants.
 //!
-//! Format: <https://docs.kernel.org/bpf/btf.html>. Only direct members of structs are looked up. Bytes
-//! that make no sense are an error, never a panic.
+//! Format: <https://docs.kernel.org/bpf/btf.html>. Only direct members of structs are looked up.
+//! Bytes that make no sense are an error, never a panic.
 
 /// Where the kernel shows its own types.
 pub(super) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -91,7 +91,8 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes.get(..end).unwrap_or_default()).unwrap_or_default()
     }
 
-    /// Calls back with (struct, member, offset in bytes); ends at the first type that makes no sense.
+    /// Calls back with (struct, member, offset in bytes); ends at the first type that makes no
+    /// sense.
     fn walk(&self, mut each: impl FnMut(&str, &str, u32)) -> Option<()> {
         let mut at = 0;
         while at < self.types.len() {

@@ -1,7 +1,7 @@
 //! The packet programs and those they are compared with, side by side on the same packets.
 //!
-//! In: a cgroup, or packets for `BPF_PROG_TEST_RUN`. Out: nanoseconds a run, as the kernel counts them.
-//! Only benches use it; the agent never loads the comparison programs.
+//! In: a cgroup, or packets for `BPF_PROG_TEST_RUN`. Out: nanoseconds a run, as the kernel counts
+//! them. Only benches use it; the agent never loads the comparison programs.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

@@ -1,8 +1,10 @@
-//! The kernel's flow counters, read through shared memory: slots in, what was added since the last read out.
+//! The kernel's flow counters, read through shared memory: slots in, what was added since the last
+//! read out.
 //!
 //! A slot is freed in two steps. First its key leaves the hash and its state is cleared, so that no
-//! packet finds it any more; a read later, when no program that found it before can still be running,
-//! its last counts are taken, its generation is raised and its number goes back to the free ones.
+//! packet finds it any more; a read later, when no program that found it before can still be
+//! running, its last counts are taken, its generation is raised and its number goes back to the
+//! free ones.
 
 use std::collections::HashMap;
 use std::ptr::NonNull;
@@ -43,7 +45,8 @@ struct SharedSlots {
     _map: MapData,
 }
 
-// SAFETY: the memory is the kernel's and stays mapped until drop; access is by volatile reads and writes.
+// SAFETY: the memory is the kernel's and stays mapped until drop; access is by volatile reads and
+// writes.
 #[expect(unsafe_code, reason = "a mapping may be used from any thread")]
 unsafe impl Send for SharedSlots {}
 
@@ -271,7 +274,8 @@ fn record(
     }
     let counts = total.since(&taken.counted);
     let last_seen = clock.timestamp(slot.last_seen_ns.max(taken.last_seen_ns));
-    // The kernel's time is coarse, so the first packet may look a few milliseconds older than it is.
+    // The kernel's time is coarse, so the first packet may look a few milliseconds older than it
+    // is.
     let since = since.max(clock.timestamp(slot.first_seen_ns)).min(last_seen);
     *taken = Taken {
         counted: total,

@@ -70,7 +70,8 @@ impl Found {
         };
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
-            // Hidden: `.git`, and the `..data` of a mounted ConfigMap, whose files are linked beside it.
+            // Hidden: `.git`, and the `..data` of a mounted ConfigMap, whose files are linked
+            // beside it.
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;
             }

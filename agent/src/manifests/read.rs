@@ -1,7 +1,8 @@
 //! From the text of one file to objects.
 //!
 //! In: the text. Out: [`Content`]: objects, problems, and kinds that nobody asked for. A document
-//! that cannot be read costs itself only; a policy the API server would refuse is named and left out.
+//! that cannot be read costs itself only; a policy the API server would refuse is named and left
+//! out.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Manifests that are read again when their files change.
 //!
-//! In: paths; then a call to [`Watch::poll`] each second or so. Out: everything that is declared now,
-//! when it is other than before. A file that turns broken keeps what it last declared and says so;
-//! a file that is removed declares nothing any more. It holds no thread and no clock.
+//! In: paths; then a call to [`Watch::poll`] each second or so. Out: everything that is declared
+//! now, when it is other than before. A file that turns broken keeps what it last declared and says
+//! so; a file that is removed declares nothing any more. It holds no thread and no clock.
 
 use std::collections::BTreeMap;
 use std::io::Read;

@@ -1,7 +1,7 @@
 //! This network namespace's own addresses, bridges and tunnels included.
 //!
-//! In: `/proc/self/net/{fib_trie,if_inet6}`. Out: addresses without loopback, sorted. The agent must
-//! be in the host's network namespace for them to be the node's.
+//! In: `/proc/self/net/{fib_trie,if_inet6}`. Out: addresses without loopback, sorted. The agent
+//! must be in the host's network namespace for them to be the node's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

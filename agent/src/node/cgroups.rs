@@ -1,7 +1,7 @@
 //! Where cgroup2 is mounted, and which cgroups are there when the agent starts.
 //!
-//! In: mountinfo and the folders below the root. Out: the root with its path in the hierarchy, and a
-//! record a cgroup. A cgroup's id is the inode number of its folder; it follows no symbolic link.
+//! In: mountinfo and the folders below the root. Out: the root with its path in the hierarchy, and
+//! a record a cgroup. A cgroup's id is the inode number of its folder; it follows no symbolic link.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 //! The files that declare objects, each set of paths on a thread of its own.
 //!
-//! In: paths. Out: what they declare, at first and whenever that changes. Reading blocks, so no task
-//! of the runtime does it.
+//! In: paths. Out: what they declare, at first and whenever that changes. Reading blocks, so no
+//! task of the runtime does it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -42,24 +42,20 @@ pub(super) fn check_length(source: &Source) -> Vec<Finding> {
     vec![source.finding(FILE_LINES_MAX + 1, message)]
 }
 
-/// Counted in characters, as an editor shows them. A test quotes output as it was printed: its
-/// strings may be as long as that, its code and comments may not.
+/// Counted in characters, as an editor shows them. A test quotes input and output as they are: the
+/// insides of its literals do not count.
 pub(super) fn check_width(source: &Source) -> Vec<Finding> {
+    let tests_begin = if source.is_test() { 0 } else { source.production_lines() };
     let mut findings = Vec::new();
-    for (index, line) in source.text.lines().enumerate() {
+    for (index, (line, code)) in source.text.lines().zip(source.code.lines()).enumerate() {
         let columns = line.chars().count();
-        if columns > COLUMNS_MAX && !(source.is_test() && is_quoted(line)) {
+        let quoted = if index >= tests_begin { code.matches('"').count() } else { 0 };
+        if columns.saturating_sub(quoted) > COLUMNS_MAX {
             let message = format!("{columns} columns, at most {COLUMNS_MAX} are allowed");
             findings.push(source.finding(index + 1, message));
         }
     }
     findings
-}
-
-/// A line with a string on it, or within one (rustfmt indents all code that can be this wide).
-fn is_quoted(line: &str) -> bool {
-    let is_comment = line.trim_start().starts_with("//");
-    !is_comment && (line.contains('"') || !line.starts_with(' '))
 }
 
 /// A file is named after what it holds.

@@ -1,7 +1,7 @@
 //! Ends by what people call them: a pod's or Service's name, or an address, as of now.
 //!
-//! In: names and addresses. Out: [`End`]s as [`Index::resolve`] would give them for a packet of this
-//! moment. It serves questions nobody sent a packet for, and says what is not there.
+//! In: names and addresses. Out: [`End`]s as [`Index::resolve`] would give them for a packet of
+//! this moment. It serves questions nobody sent a packet for, and says what is not there.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! networking.k8s.io/v1 NetworkPolicy and the label selector, as the API has them.
 //!
-//! Unknown fields are errors here: a misspelt field would silently make a policy mean something else.
+//! Unknown fields are errors here: a misspelt field would silently make a policy mean something
+//! else.
 
 use std::collections::BTreeMap;
 

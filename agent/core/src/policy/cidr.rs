@@ -1,8 +1,8 @@
 //! CIDRs as old Kubernetes objects may hold them.
 //!
 //! In: the text of `ipBlock.cidr` or of an exception. Out: a network with its host bits masked, or
-//! none. It never refuses what an API server once accepted: leading zeros are decimal, host bits are
-//! dropped, an IPv4-mapped network is the IPv4 network it means.
+//! none. It never refuses what an API server once accepted: leading zeros are decimal, host bits
+//! are dropped, an IPv4-mapped network is the IPv4 network it means.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

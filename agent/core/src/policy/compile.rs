@@ -27,8 +27,8 @@ struct Refusals {
     all: Vec<Rejection>,
 }
 
-/// Compiles one object as the API server would default and validate it. `origin` is the set's member
-/// it comes from: "enforced" or the candidate's name.
+/// Compiles one object as the API server would default and validate it. `origin` is the set's
+/// member it comes from: "enforced" or the candidate's name.
 ///
 /// # Errors
 /// Everything the API server would refuse it for.

@@ -1,8 +1,9 @@
 //! One flow against one policy set: both sides, each by its own subject.
 //!
-//! In: resolved ends, protocol, target port. Out: what each side says and why. Rules that nobody can
-//! decide make three-valued logic: a match anywhere allows, else an unknown anywhere is undecidable,
-//! else it is denied. It never looks at the order of policies and allocates only for effects.
+//! In: resolved ends, protocol, target port. Out: what each side says and why. Rules that nobody
+//! can decide make three-valued logic: a match anywhere allows, else an unknown anywhere is
+//! undecidable, else it is denied. It never looks at the order of policies and allocates only for
+//! effects.
 
 use std::collections::HashSet;
 use std::net::IpAddr;

@@ -1,7 +1,7 @@
 //! What may stand in a label, a port name and an object name.
 //!
-//! In: text from an object. Out: the API server's complaint, or none. It never looks at what the text
-//! means.
+//! In: text from an object. Out: the API server's complaint, or none. It never looks at what the
+//! text means.
 
 /// Longest label value and longest name part of a label key.
 const LABEL_BYTES_MAX: usize = 63;

@@ -113,7 +113,8 @@ impl CompiledPolicy {
         &self.origin
     }
 
-    /// Whether the pod is a subject: of this namespace, with these labels, and not on the host network.
+    /// Whether the pod is a subject: of this namespace, with these labels, and not on the host
+    /// network.
     #[must_use]
     pub fn selects(&self, pod: &PodIdentity) -> bool {
         !pod.host_network && pod.namespace == self.namespace && self.subject.matches(&pod.labels)

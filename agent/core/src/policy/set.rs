@@ -1,7 +1,7 @@
 //! Policy sets and the namespaces they are asked about: immutable values that many hold at once.
 //!
-//! In: compiled policies, namespaces with their labels. Out: the policies that may select a pod. The
-//! order in which anything was added never shows.
+//! In: compiled policies, namespaces with their labels. Out: the policies that may select a pod.
+//! The order in which anything was added never shows.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -50,7 +50,8 @@ impl PolicySet {
         &self.inner.name
     }
 
-    /// How many policies it holds; the one of [`Self::with_default_deny_everywhere`] is not counted.
+    /// How many policies it holds; the one of [`Self::with_default_deny_everywhere`] is not
+    /// counted.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.count

@@ -1,7 +1,7 @@
 //! A small cluster to ask about, and the notation of the tables.
 //!
-//! In: policies as `namespace/name: spec` in YAML, probes as "x/a y/b TCP 80". Out: one line a probe
-//! with what both sides say. It never judges by itself.
+//! In: policies as `namespace/name: spec` in YAML, probes as "x/a y/b TCP 80". Out: one line a
+//! probe with what both sides say. It never judges by itself.
 //!
 //! Ends: `x/a` a pod, `x/a@fd00::1` by that address, `node:n1` a node, `ip:198.51.100.7` an outside
 //! address, `unknown:10.9.9.9` a pod nobody knows, `ambiguous:10.9.9.9`, `service:shop`.

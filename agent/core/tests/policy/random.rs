@@ -1,7 +1,7 @@
 //! Properties on random clusters.
 //!
-//! In: random policies, pods and probes in a world small enough for things to match. Out: passed, or
-//! the smallest failing cluster.
+//! In: random policies, pods and probes in a world small enough for things to match. Out: passed,
+//! or the smallest failing cluster.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -83,7 +83,8 @@ fn block() -> impl Strategy<Value = IpBlock> {
 
 fn peer() -> impl Strategy<Value = PolicyPeer> {
     prop_oneof![
-        1 => block().prop_map(|block| PolicyPeer { ip_block: Some(block), ..PolicyPeer::default() }),
+        1 => block()
+            .prop_map(|block| PolicyPeer { ip_block: Some(block), ..PolicyPeer::default() }),
         3 => (of(selector()), of(selector())).prop_map(|(pods, namespaces)| {
             let pod_selector = match (&pods, &namespaces) {
                 (None, None) => Some(LabelSelector::default()),
@@ -228,7 +229,10 @@ fn passes(decision: Decision) -> Option<bool> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(3_000) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(3_000)
+    })]
 
     #[test]
     fn the_letter_is_what_the_slow_evaluator_reads(world in world()) {

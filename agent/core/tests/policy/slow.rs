@@ -1,8 +1,8 @@
 //! The letter of the API once more: slow, obvious, on the objects themselves, sharing no code with
 //! what it checks.
 //!
-//! In: objects that the API server would accept, known ends. Out: whether each side allows. It knows
-//! nothing of profiles, unknown ends, or why.
+//! In: objects that the API server would accept, known ends. Out: whether each side allows. It
+//! knows nothing of profiles, unknown ends, or why.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! What cannot be decided, and why: unknown ends, and what implementations differ on; and the effects
-//! that a table prints.
+//! What cannot be decided, and why: unknown ends, and what implementations differ on; and the
+//! effects that a table prints.
 //!
 //! In: tables. Out: passed or failed.
 

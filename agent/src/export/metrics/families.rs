@@ -1,7 +1,7 @@
 //! Every metric family, written at scrape time.
 //!
-//! In: one snapshot, the runtime's health, the totals so far. Out: samples. Gauges are computed here
-//! from the snapshot alone; it keeps nothing between scrapes but the count of what was folded.
+//! In: one snapshot, the runtime's health, the totals so far. Out: samples. Gauges are computed
+//! here from the snapshot alone; it keeps nothing between scrapes but the count of what was folded.
 
 use std::collections::BTreeMap;
 use std::fmt;

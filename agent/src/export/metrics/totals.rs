@@ -1,4 +1,5 @@
-//! Counters that only grow, fed by snapshots whose edges may settle, be judged anew or be forgotten.
+//! Counters that only grow, fed by snapshots whose edges may settle, be judged anew or be
+//! forgotten.
 //!
 //! In: one snapshot after the other. Out: attempts by outcome and by verdict. It never counts an
 //! attempt twice under one policy set and never takes anything back.
@@ -196,7 +197,8 @@ impl AttemptKey {
 }
 
 impl VerdictKey {
-    /// The side this node saw is the side that is counted: the other one is counted where it is seen.
+    /// The side this node saw is the side that is counted: the other one is counted where it is
+    /// seen.
     fn of(key: &EdgeKey, policy_set: &Arc<str>, verdict: &Verdict) -> Self {
         let side = seen_side(key, verdict);
         Self {

@@ -1,7 +1,7 @@
 //! A report as a table, CSV or Markdown.
 //!
-//! In: a [`Report`]. Out: text, the same for the same report. It fits nothing to a terminal: whoever
-//! pipes a table gets whole words.
+//! In: a [`Report`]. Out: text, the same for the same report. It fits nothing to a terminal:
+//! whoever pipes a table gets whole words.
 
 use std::fmt::Write;
 

@@ -1,6 +1,7 @@
 //! Verdicts in words for people.
 //!
-//! In: the closed lists of the core. Out: short English. It adds nothing that the verdict does not say.
+//! In: the closed lists of the core. Out: short English. It adds nothing that the verdict does not
+//! say.
 
 use std::collections::BTreeMap;
 
