@@ -3,7 +3,11 @@
 //! In: real packets on simulated nodes. Out: nothing but assertions, on numbers the generators
 //! know. It runs the agent that `PARAPET_BIN` names, or the one that was built beside it.
 
-#![expect(clippy::unwrap_used, reason = "what tests share may end a test as the test itself may")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "what tests share may end a test as the test itself may"
+)]
 
 mod agent;
 mod node;
