@@ -5,16 +5,18 @@
 //! makes its own cgroup and removes it, also when it fails.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use parapet::kernel::{KernelConfig, Sensor};
-use parapet_core::record::Record;
+use parapet_core::record::{Counts, Record};
 
 /// How a child knows that it is one: `peers,datagrams a peer,port`.
 const GENERATE: &str = "PARAPET_TEST_GENERATE";
+/// The same for a child that opens a TCP connection at once and writes to it when told.
+const CONNECT: &str = "PARAPET_TEST_CONNECT";
 
 /// A cgroup of the test's own.
 struct Cgroup {
@@ -76,9 +78,14 @@ fn generator(peers: u32, datagrams: u32, port: u16) -> Child {
         .unwrap()
 }
 
-fn run_in(cgroup: &Cgroup, mut child: Child) {
+/// The child is let go once it is in the cgroup; it ends when its stdin does.
+fn start_in(cgroup: &Cgroup, child: &mut Child) {
     std::fs::write(cgroup.folder.join("cgroup.procs"), child.id().to_string()).unwrap();
-    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+}
+
+fn run_in(cgroup: &Cgroup, mut child: Child) {
+    start_in(cgroup, &mut child);
     assert!(child.wait().unwrap().success());
 }
 
@@ -98,6 +105,17 @@ fn generator_process() {
             assert_eq!(socket.send_to(b"x", SocketAddrV4::new(address, port)).unwrap(), 1);
         }
     }
+}
+
+/// Not a test of its own either.
+#[test]
+fn connector_process() {
+    let Ok(port) = std::env::var(CONNECT) else { return };
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let address = (Ipv4Addr::LOCALHOST, port.parse().unwrap());
+    let mut stream = TcpStream::connect(address).unwrap();
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    stream.write_all(b"mid-stream").unwrap();
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -201,4 +219,48 @@ async fn a_full_ring_loses_events_by_count_and_no_flow() {
     // The two flows' events are among the lost ones; their packets are not.
     assert_eq!(events + ring_full, CGROUPS + 2);
     assert_eq!(packets, 14);
+}
+
+#[tokio::test]
+async fn a_connection_older_than_the_sensor_has_no_direction_and_no_attempt() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let cgroup = Cgroup::new("midstream");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sensor::connector_process", "--nocapture"])
+        .env(CONNECT, port.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    start_in(&cgroup, &mut child);
+    let (mut accepted, _) = listener.accept().unwrap();
+    let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    let mut text = String::new();
+    accepted.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "mid-stream");
+    assert!(child.wait().unwrap().success());
+    let records = sensor.read_now();
+    let [Record::Flow(flow)] = &records[..] else { panic!("{records:?}") };
+    assert_eq!((flow.direction, flow.service_port), (None, 0), "nothing told who began");
+    let Counts { attempts, answered, refused, sent_packets, .. } = flow.counts;
+    assert_eq!((attempts, answered, refused), (0, 0, 0));
+    assert!(sent_packets >= 2, "the text and the end, {sent_packets} packets");
+}
+
+#[tokio::test]
+async fn programs_of_others_on_the_same_cgroup_keep_working() {
+    let listener = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let cgroup = Cgroup::new("others");
+    let mut first = Sensor::load(&cgroup.config(8)).unwrap();
+    let second = Sensor::load(&cgroup.config(8)).unwrap();
+    run_in(&cgroup, generator(4, 5, port));
+    let expected = Seen { flows: 4, packets: 20, attempts: 4, lost: 0 };
+    assert_eq!(count(&first.read_now()), expected);
+    // One that leaves takes nothing from the other.
+    drop(second);
+    run_in(&cgroup, generator(4, 5, port));
+    assert_eq!(count(&first.read_now()), expected);
 }
