@@ -213,7 +213,7 @@ impl Index {
     /// Forgets what a full list does not hold.
     fn retain(&mut self, kind: Kind, objects: &[Object], at: Timestamp, effect: &mut Effect) {
         let named = |object: &Object| {
-            let meta = meta_of(object);
+            let meta = object.meta();
             (Arc::<str>::from(meta.namespace.as_str()), Arc::<str>::from(meta.name.as_str()))
         };
         let of_kind = || objects.iter().filter(|object| kind_of(object) == kind);
@@ -229,7 +229,7 @@ impl Index {
                 self.pods.retain(|uid| uids.contains(uid), at);
             }
             Kind::Namespace => {
-                let keep: BTreeSet<_> = of_kind().map(|o| meta_of(o).name.as_str()).collect();
+                let keep: BTreeSet<_> = of_kind().map(|o| o.meta().name.as_str()).collect();
                 let gone = |name: &&Arc<str>| !keep.contains(&***name);
                 let gone: Vec<_> = self.namespace_labels.keys().filter(gone).cloned().collect();
                 for name in gone {
@@ -239,7 +239,7 @@ impl Index {
                 }
             }
             Kind::Node => {
-                let keep: BTreeSet<_> = of_kind().map(|o| meta_of(o).name.as_str()).collect();
+                let keep: BTreeSet<_> = of_kind().map(|o| o.meta().name.as_str()).collect();
                 self.nodes.retain(|name| keep.contains(name));
             }
             Kind::Service => {
@@ -278,18 +278,6 @@ pub fn kind_of(object: &Object) -> Kind {
         Object::EndpointSlice(_) => Kind::EndpointSlice,
         Object::NetworkPolicy(_) => Kind::NetworkPolicy,
         Object::Workload(_) => Kind::Workload,
-    }
-}
-
-fn meta_of(object: &Object) -> &crate::object::Meta {
-    match object {
-        Object::Namespace(object) => &object.metadata,
-        Object::Node(object) => &object.metadata,
-        Object::Pod(object) => &object.metadata,
-        Object::Service(object) => &object.metadata,
-        Object::EndpointSlice(object) => &object.metadata,
-        Object::NetworkPolicy(object) => &object.metadata,
-        Object::Workload(object) => &object.metadata,
     }
 }
 

@@ -62,6 +62,35 @@ pub enum Object {
     Workload(WorkloadObject),
 }
 
+impl Object {
+    /// `metadata`, which every kind has.
+    #[must_use]
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Self::Namespace(object) => &object.metadata,
+            Self::Node(object) => &object.metadata,
+            Self::Pod(object) => &object.metadata,
+            Self::Service(object) => &object.metadata,
+            Self::EndpointSlice(object) => &object.metadata,
+            Self::NetworkPolicy(object) => &object.metadata,
+            Self::Workload(object) => &object.metadata,
+        }
+    }
+
+    /// The same, to fill in what was left out.
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        match self {
+            Self::Namespace(object) => &mut object.metadata,
+            Self::Node(object) => &mut object.metadata,
+            Self::Pod(object) => &mut object.metadata,
+            Self::Service(object) => &mut object.metadata,
+            Self::EndpointSlice(object) => &mut object.metadata,
+            Self::NetworkPolicy(object) => &mut object.metadata,
+            Self::Workload(object) => &mut object.metadata,
+        }
+    }
+}
+
 /// Names one object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectRef {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use parapet_core::object::{Meta, Object, WorkloadObject};
+use parapet_core::object::{Object, WorkloadObject};
 use parapet_core::policy;
 
 use super::decode::{Misfit, decode};
@@ -163,7 +163,7 @@ impl Reader<'_> {
             }
             return;
         }
-        if meta_of(&object).name.is_empty() {
+        if object.meta().name.is_empty() {
             let field = "metadata.name";
             let line = node.line_of(field);
             let object = Some(kind.to_owned());
@@ -212,7 +212,7 @@ fn object_of(api_version: &str, kind: &str, node: &Node) -> Option<Result<Object
     };
     if let Ok(object) = &mut object {
         let cluster_scoped = matches!(object, Object::Namespace(_) | Object::Node(_));
-        let namespace = &mut meta_of_mut(object).namespace;
+        let namespace = &mut object.meta_mut().namespace;
         if cluster_scoped {
             namespace.clear();
         } else if namespace.is_empty() {
@@ -231,29 +231,5 @@ fn named(kind: &str, node: &Node) -> String {
         (None, Some(name)) if matches!(kind, "Namespace" | "Node") => format!("{kind} {name}"),
         (None, Some(name)) => format!("{kind} {NAMESPACE_DEFAULT}/{name}"),
         (_, None) => kind.to_owned(),
-    }
-}
-
-fn meta_of(object: &Object) -> &Meta {
-    match object {
-        Object::Namespace(object) => &object.metadata,
-        Object::Node(object) => &object.metadata,
-        Object::Pod(object) => &object.metadata,
-        Object::Service(object) => &object.metadata,
-        Object::EndpointSlice(object) => &object.metadata,
-        Object::NetworkPolicy(object) => &object.metadata,
-        Object::Workload(object) => &object.metadata,
-    }
-}
-
-fn meta_of_mut(object: &mut Object) -> &mut Meta {
-    match object {
-        Object::Namespace(object) => &mut object.metadata,
-        Object::Node(object) => &mut object.metadata,
-        Object::Pod(object) => &mut object.metadata,
-        Object::Service(object) => &mut object.metadata,
-        Object::EndpointSlice(object) => &mut object.metadata,
-        Object::NetworkPolicy(object) => &mut object.metadata,
-        Object::Workload(object) => &mut object.metadata,
     }
 }
