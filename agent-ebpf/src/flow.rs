@@ -17,12 +17,12 @@ use parapet_common::{
 
 use crate::{
     count, emit,
-    maps::{FLOWS, FREE_SLOTS, PAIRS, SLOTS},
+    maps::{FLOWS, FREE_SLOTS, PAIRS, Pair, PairKey, SLOTS, SocketState},
     packet::{self, IPPROTO_UDP, NoFlow, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
         self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER, PHASE_MIDSTREAM,
-        PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING, Pair, PairKey,
-        STATE_CLOSE, STATE_LISTEN, STATE_SYN_SENT, SocketState,
+        PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING, STATE_CLOSE, STATE_LISTEN,
+        STATE_SYN_SENT,
     },
 };
 

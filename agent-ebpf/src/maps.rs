@@ -7,7 +7,43 @@ use aya_ebpf::{
 };
 use parapet_common::{EVENTS_BYTES, FLOWS_MAX, FlowKey, FlowSlot, PAIRS_MAX, STAGES};
 
-use crate::socket::{Pair, PairKey, SocketState};
+/// Value of [`SOCKETS`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct SocketState {
+    /// A `socket::CachedFlow`.
+    pub flow: u64,
+    /// One of the `socket::PHASE_*` (TCP only).
+    pub phase: u32,
+    /// SYNs we sent again (TCP only).
+    pub repeated_syns: u32,
+}
+
+/// A socket and one of its peers.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct PairKey {
+    pub cookie: u64,
+    pub peer_addr: [u8; 16],
+    pub peer_port: u32,
+    pub reserved: u32,
+}
+
+/// Value of [`PAIRS`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Pair {
+    /// `DIRECTION_*`.
+    pub direction: u32,
+    /// 1 once an answer was counted (UDP).
+    pub answered: u32,
+    /// Sequence number of the SYN that was counted (TCP listeners).
+    pub sequence: u32,
+    pub reserved: u32,
+    /// A `socket::CachedFlow`, so that a socket with many peers needs one hash a packet and not two
+    /// (UDP).
+    pub flow: u64,
+}
 
 /// Flow to slot number. Preallocated: an insert fails for want of room, never for want of memory.
 #[map]

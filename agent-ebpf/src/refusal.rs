@@ -13,9 +13,9 @@ use parapet_common::{DIRECTION_EGRESS, SLOT_LIVE};
 
 use crate::{
     count,
-    maps::{Offset, SLOTS, SOCKETS},
+    maps::{Offset, SLOTS, SOCKETS, SocketState},
     packet::{IPPROTO_TCP, IPPROTO_UDP},
-    socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING, SocketState},
+    socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING},
 };
 
 /// errno of include/uapi/asm-generic/errno.h that ICMP unreachable codes turn into.

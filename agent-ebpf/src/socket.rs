@@ -11,7 +11,10 @@ use aya_ebpf::{
 };
 use parapet_common::STAGE_SOCKET_STORAGE;
 
-use crate::{count, maps::SOCKETS};
+use crate::{
+    count,
+    maps::{SOCKETS, SocketState},
+};
 
 /// States of include/net/tcp_states.h, part of the kernel's stable interface.
 pub const STATE_CLOSE: u32 = 7;
@@ -34,42 +37,6 @@ pub const PHASE_MIDSTREAM: u32 = 5;
 pub const PHASE_ENDED_EGRESS: u32 = 6;
 /// FIN or RST was seen; the peer had begun.
 pub const PHASE_ENDED_INGRESS: u32 = 7;
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct SocketState {
-    /// A [`CachedFlow`].
-    pub flow: u64,
-    /// One of the `PHASE_*` (TCP only).
-    pub phase: u32,
-    /// SYNs we sent again (TCP only).
-    pub repeated_syns: u32,
-}
-
-/// A socket and one of its peers.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct PairKey {
-    pub cookie: u64,
-    pub peer_addr: [u8; 16],
-    pub peer_port: u32,
-    pub reserved: u32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Pair {
-    /// `DIRECTION_*`.
-    pub direction: u32,
-    /// 1 once an answer was counted (UDP).
-    pub answered: u32,
-    /// Sequence number of the SYN that was counted (TCP listeners).
-    pub sequence: u32,
-    pub reserved: u32,
-    /// A [`CachedFlow`], so that a socket with many peers needs one hash a packet and not two
-    /// (UDP).
-    pub flow: u64,
-}
 
 /// `[1 valid][1 answered][23 slot][23 generation][16 peer port]`.
 #[derive(Clone, Copy)]

@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use parapet_core::identity::kind_of;
 use parapet_core::object::{Change, Kind, Object};
 use serde::Serialize;
 
@@ -100,7 +99,7 @@ impl Loaded {
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let list = |kind| {
-            let of_kind = self.objects.iter().filter(|object| kind_of(object) == kind);
+            let of_kind = self.objects.iter().filter(|object| object.kind() == kind);
             Change::Replaced(kind, of_kind.cloned().collect())
         };
         KINDS.into_iter().flat_map(|kind| [list(kind), Change::Synced(kind)]).collect()

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use parapet_core::engine::{Engine, EngineConfig, Input, NodeFacts};
+use parapet_core::engine::{Engine, EngineConfig, Input};
 use parapet_core::flow::Timestamp;
+use parapet_core::identity::NodeFacts;
 use parapet_core::record::Record;
 use parapet_core::verdict::Profile;
 use tokio::net::TcpListener;

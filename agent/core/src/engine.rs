@@ -9,7 +9,7 @@ use std::sync::Arc;
 use self::pending::Pending;
 use self::sets::PolicySets;
 use crate::flow::{Direction, Endpoint, Timestamp, UnknownEnd};
-use crate::identity::{Index, Resolved};
+use crate::identity::{Index, NodeFacts, Resolved};
 use crate::ledger::{Entry, Ledger, Sample};
 use crate::object::{Change, Kind, Object};
 use crate::policy::{Namespaces, PolicySet, Probe};
@@ -54,15 +54,6 @@ pub enum Input {
     Node(NodeFacts),
     /// Time went on.
     Tick(Timestamp),
-}
-
-/// What the agent knows of the node it runs on without asking the cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct NodeFacts {
-    /// Its name in the cluster; empty if not known.
-    pub name: String,
-    /// Every address of the host's network namespace.
-    pub addrs: Vec<std::net::IpAddr>,
 }
 
 /// What is fixed for the engine's life.

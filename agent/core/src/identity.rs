@@ -15,14 +15,13 @@ use self::owners::Owners;
 use self::pods::{PodChange, Pods};
 use self::resolve::ServicePortKey as ServiceCacheKey;
 use self::services::Services;
-use crate::engine::NodeFacts;
 use crate::flow::{PodIdentity, ServiceIdentity, Timestamp};
 use crate::object::{Change, Kind, Object, ObjectRef};
 use crate::policy::Namespaces;
 
 pub use self::cgroup::{CGROUP_TOMBSTONES_MAX, CGROUPS_MAX, Place};
 pub use self::lookup::NotAnEnd;
-pub use self::nodes::NODES_MAX;
+pub use self::nodes::{NODES_MAX, NodeFacts};
 pub use self::owners::WORKLOADS_MAX;
 pub use self::pods::{PODS_MAX, TOMBSTONES_MAX};
 pub use self::resolve::Resolved;
@@ -78,7 +77,7 @@ impl Index {
             Change::Deleted(object) => self.deleted(object, at, &mut effect),
             Change::Replaced(kind, objects) => {
                 self.retain(*kind, objects, at, &mut effect);
-                for object in objects.iter().filter(|object| kind_of(object) == *kind) {
+                for object in objects.iter().filter(|object| object.kind() == *kind) {
                     self.applied(object, at, &mut effect);
                 }
             }
@@ -216,7 +215,7 @@ impl Index {
             let meta = object.meta();
             (Arc::<str>::from(meta.namespace.as_str()), Arc::<str>::from(meta.name.as_str()))
         };
-        let of_kind = || objects.iter().filter(|object| kind_of(object) == kind);
+        let of_kind = || objects.iter().filter(|object| object.kind() == kind);
         effect.index = true;
         match kind {
             Kind::Pod => {
@@ -264,20 +263,6 @@ impl Index {
             }
             Kind::NetworkPolicy => {}
         }
-    }
-}
-
-/// The object's kind.
-#[must_use]
-pub fn kind_of(object: &Object) -> Kind {
-    match object {
-        Object::Namespace(_) => Kind::Namespace,
-        Object::Node(_) => Kind::Node,
-        Object::Pod(_) => Kind::Pod,
-        Object::Service(_) => Kind::Service,
-        Object::EndpointSlice(_) => Kind::EndpointSlice,
-        Object::NetworkPolicy(_) => Kind::NetworkPolicy,
-        Object::Workload(_) => Kind::Workload,
     }
 }
 

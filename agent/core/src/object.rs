@@ -63,6 +63,20 @@ pub enum Object {
 }
 
 impl Object {
+    /// Which kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Namespace(_) => Kind::Namespace,
+            Self::Node(_) => Kind::Node,
+            Self::Pod(_) => Kind::Pod,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::NetworkPolicy(_) => Kind::NetworkPolicy,
+            Self::Workload(_) => Kind::Workload,
+        }
+    }
+
     /// `metadata`, which every kind has.
     #[must_use]
     pub fn meta(&self) -> &Meta {

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::identity::kind_of;
 use crate::object::{Kind, NetworkPolicy, Object};
 use crate::policy::{CompiledPolicy, PolicySet, Rejection, compile};
 use crate::snapshot::RejectedPolicy;
@@ -100,9 +99,9 @@ impl PolicySets {
             return false;
         }
         let mut policies = Policies::of(objects, name);
-        for object in objects.iter().filter(|object| kind_of(object) != Kind::NetworkPolicy) {
+        for object in objects.iter().filter(|object| object.kind() != Kind::NetworkPolicy) {
             let rejection = Rejection {
-                object: format!("{:?}", kind_of(object)),
+                object: format!("{:?}", object.kind()),
                 field: "kind".to_owned(),
                 problem: "a candidate holds NetworkPolicies only".to_owned(),
             };

@@ -10,13 +10,21 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 
-use crate::engine::NodeFacts;
 use crate::object::Node;
 
 /// Nodes known at once. Further ones are refused and counted.
 pub const NODES_MAX: usize = 16_384;
 /// Addresses and ranges that count of one node.
 const PER_NODE_MAX: usize = 1_024;
+
+/// What the agent knows of the node it runs on without asking the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Its name in the cluster; empty if not known.
+    pub name: String,
+    /// Every address of the host's network namespace.
+    pub addrs: Vec<std::net::IpAddr>,
+}
 
 /// Nodes by address.
 #[derive(Debug, Default)]

@@ -274,7 +274,7 @@ proptest! {
         ];
         let mut index = Index::default();
         for object in objects {
-            let kind = kind_of(&object);
+            let kind = object.kind();
             index.apply(&Change::Applied(object.clone()), Timestamp(u64::MAX));
             index.apply(&Change::Replaced(kind, vec![object]), Timestamp(0));
         }
