@@ -51,6 +51,14 @@ ERROR broken.yaml:62: document 8: NetworkPolicy shop/labels: spec.podSelector.ma
     assert_eq!(done, Done { code: 1, out: DENIED.to_owned(), err: err.to_owned() });
 }
 
+/// A misspelt candidate, judged as an empty one, would call every flow unchanged.
+#[test]
+fn a_path_that_is_not_there_stops_the_agent_before_it_starts() {
+    let done = parapet("run --manifests cluster.yaml --candidate new=nope.yaml", "");
+    let err = "error: nope.yaml: there is no such file or folder\n";
+    assert_eq!(done, Done { code: 1, out: String::new(), err: err.to_owned() });
+}
+
 #[test]
 fn a_line_that_cannot_be_answered_keeps_its_place() {
     let questions = r#"{"from":{"pod":"shop/web-0"},"to":{"ip":"10.0.0.2"},"port":80,"protocol":"TCP"}
