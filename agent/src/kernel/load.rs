@@ -220,7 +220,7 @@ fn refused(probe: &Probe, problem: &str) -> LoadError {
     LoadError {
         missing: format!("program {} on {}: {problem}", probe.name, probe.hook_name),
         costs: probe.feature.to_owned(),
-        how: "run Linux 5.10 or newer; `parapet doctor` lists what this kernel refuses".to_owned(),
+        how: "run Linux 5.11 or newer; `parapet doctor` lists what this kernel refuses".to_owned(),
     }
 }
 
