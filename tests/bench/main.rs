@@ -6,10 +6,11 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use parapet::kernel::measure::{Measured, PROGRAMS, RunTime};
+use support::cgroup;
 
 /// The goal of packet_sent over the floor.
 const GOAL: f64 = 1.5;
@@ -20,7 +21,7 @@ const SOCKETS_MAX: u32 = 900;
 
 fn main() -> Result<()> {
     let cgroup = Cgroup::new()?;
-    std::fs::write(cgroup.folder.join("cgroup.procs"), std::process::id().to_string())?;
+    cgroup::join(&cgroup.folder, 0)?;
     for edges in [64, 10_000] {
         measure(&cgroup, &format!("udp4, {edges} edges, one socket for all"), |seed| {
             udp_one_socket(edges, seed)
@@ -190,24 +191,18 @@ struct Cgroup {
 
 impl Cgroup {
     fn new() -> Result<Self> {
-        let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
-        let mount = mounts
-            .lines()
-            .find(|line| line.contains(" - cgroup2 "))
-            .and_then(|line| line.split(' ').nth(4))
-            .context("no cgroup2 mount: mount one, usually at /sys/fs/cgroup")?;
-        let root = Path::new(mount).to_path_buf();
+        let root = cgroup::mount_point()?;
         let folder = root.join(format!("prp{}-bench", std::process::id()));
-        std::fs::create_dir(&folder)
-            .with_context(|| format!("cannot make {}", folder.display()))?;
+        cgroup::create(&folder)?;
         Ok(Self { root, folder })
     }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let pid = std::process::id().to_string();
-        let _ = std::fs::write(self.root.join("cgroup.procs"), pid);
-        let _ = std::fs::remove_dir(&self.folder);
+        // To remove it is to end who is still in it.
+        if cgroup::join(&self.root, 0).is_ok() {
+            let _ = cgroup::remove(&self.folder);
+        }
     }
 }

@@ -6,12 +6,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use parapet::kernel::{KernelConfig, Sensor};
 use parapet_core::record::{Counts, Record};
+use support::cgroup;
 
 /// How a child knows that it is one: `peers,datagrams a peer,port`.
 const GENERATE: &str = "PARAPET_TEST_GENERATE";
@@ -26,10 +27,9 @@ struct Cgroup {
 
 impl Cgroup {
     fn new(name: &str) -> Self {
-        let mount = cgroup2_mount();
         let prefix = format!("/prp{}-{name}", std::process::id());
-        let folder = mount.join(prefix.trim_start_matches('/'));
-        std::fs::create_dir(&folder).unwrap();
+        let folder = cgroup::mount_point().unwrap().join(prefix.trim_start_matches('/'));
+        cgroup::create(&folder).unwrap();
         Self { folder, prefix }
     }
 
@@ -45,26 +45,9 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        let children = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
-        for child in children.filter(|entry| entry.path().is_dir()) {
-            let _ = std::fs::remove_dir(child.path());
-        }
-        // The last process has only just been reaped; its cgroup is busy for a moment longer.
-        for _ in 0..100 {
-            match std::fs::remove_dir(&self.folder) {
-                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
-                    std::thread::sleep(Duration::from_millis(10));
-                }
-                _ => break,
-            }
-        }
+        // Also ends a child that a failed test left waiting.
+        let _ = cgroup::remove(&self.folder);
     }
-}
-
-fn cgroup2_mount() -> PathBuf {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 ")).unwrap();
-    Path::new(mount.split(' ').nth(4).unwrap()).to_path_buf()
 }
 
 /// A child that waits for a byte, and then sends.
@@ -80,7 +63,7 @@ fn generator(peers: u32, datagrams: u32, port: u16) -> Child {
 
 /// The child is let go once it is in the cgroup; it ends when its stdin does.
 fn start_in(cgroup: &Cgroup, child: &mut Child) {
-    std::fs::write(cgroup.folder.join("cgroup.procs"), child.id().to_string()).unwrap();
+    cgroup::join(&cgroup.folder, child.id()).unwrap();
     child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
 }
 
