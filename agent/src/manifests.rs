@@ -31,17 +31,6 @@ pub const FOLDER_DEPTH_MAX: usize = 32;
 /// Problems that are told one by one. Further ones of the same file are counted in its last one.
 pub const PROBLEMS_PER_FILE_MAX: usize = 100;
 
-/// Every kind a source has a full list of.
-const KINDS: [Kind; 7] = [
-    Kind::Namespace,
-    Kind::Node,
-    Kind::Workload,
-    Kind::Pod,
-    Kind::Service,
-    Kind::EndpointSlice,
-    Kind::NetworkPolicy,
-];
-
 /// What was read.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Loaded {
@@ -49,6 +38,8 @@ pub struct Loaded {
     pub objects: Vec<Object>,
     /// What could not be read.
     pub problems: Vec<Problem>,
+    /// What was read and is judged, but lets less pass than it says.
+    pub notices: Vec<Problem>,
     /// Kinds Parapet has no use for, as "Secret (v1)", and how many objects of them there were.
     pub skipped: BTreeMap<String, u64>,
     /// Files that were read.
@@ -102,6 +93,6 @@ impl Loaded {
             let of_kind = self.objects.iter().filter(|object| object.kind() == kind);
             Change::Replaced(kind, of_kind.cloned().collect())
         };
-        KINDS.into_iter().flat_map(|kind| [list(kind), Change::Synced(kind)]).collect()
+        Kind::ALL.into_iter().flat_map(|kind| [list(kind), Change::Synced(kind)]).collect()
     }
 }

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use parapet_core::engine::{Engine, EngineConfig, Input};
+use parapet_core::engine::{Candidate, Engine, EngineConfig, Input};
 use parapet_core::flow::Timestamp;
 use parapet_core::identity::NodeFacts;
+use parapet_core::object::ObjectRef;
 use parapet_core::record::Record;
 use parapet_core::verdict::Profile;
 use tokio::net::TcpListener;
@@ -44,7 +45,7 @@ pub struct Config {
     /// Files and folders with the cluster's objects.
     pub manifests: Vec<PathBuf>,
     /// Policy sets that are not applied yet: name and files.
-    pub candidates: Vec<(Arc<str>, Vec<PathBuf>)>,
+    pub candidates: Vec<CandidateSource>,
     /// What to load and where to attach it.
     pub kernel: KernelConfig,
     /// This node's name in the cluster.
@@ -53,12 +54,23 @@ pub struct Config {
     pub profile: Profile,
 }
 
+/// Where a candidate comes from.
+#[derive(Clone, Debug)]
+pub struct CandidateSource {
+    /// The policy set's name.
+    pub name: Arc<str>,
+    /// Files and folders with its policies.
+    pub paths: Vec<PathBuf>,
+    /// Enforced policies it would delete.
+    pub removed: Vec<ObjectRef>,
+}
+
 /// What reaches the engine.
 #[derive(Debug)]
 enum Message {
     Records(Vec<Record>, Vec<(&'static str, u64, u64)>),
     Manifests(Loaded),
-    Candidate(Arc<str>, Loaded),
+    Candidate(CandidateSource, Loaded),
 }
 
 /// The one owner of the engine and of what is published of it.
@@ -142,8 +154,9 @@ impl Owner {
     fn new(config: &Config, sensor: &Sensor, published: Arc<Published>) -> Self {
         let mut engine_config = EngineConfig { profile: config.profile, ..EngineConfig::default() };
         engine_config.candidates =
-            config.candidates.iter().map(|(name, _)| Arc::clone(name)).collect();
-        let candidates = config.candidates.iter().map(|(name, _)| format!("candidate:{name}"));
+            config.candidates.iter().map(|candidate| Arc::clone(&candidate.name)).collect();
+        let candidates = config.candidates.iter();
+        let candidates = candidates.map(|candidate| format!("candidate:{}", candidate.name));
         let resources = std::iter::once(sources::MANIFESTS.to_owned()).chain(candidates);
         let health = Health {
             probes: sensor.probes().to_vec(),
@@ -207,10 +220,11 @@ impl Owner {
                 self.source_read(sources::MANIFESTS, &loaded, at);
                 self.step(Input::Cluster(loaded.changes(), at));
             }
-            Message::Candidate(name, loaded) => {
+            Message::Candidate(CandidateSource { name, removed, .. }, loaded) => {
                 let at = now();
                 self.source_read(&format!("candidate:{name}"), &loaded, at);
-                self.step(Input::Candidate(name, loaded.objects, at));
+                let candidate = Candidate { objects: loaded.objects, removed };
+                self.step(Input::Candidate(name, candidate, at));
             }
         }
     }
@@ -222,7 +236,8 @@ impl Owner {
             source.read_at = at;
             source.objects = loaded.objects.len() as u64;
             source.left_out.clone_from(&loaded.skipped);
-            source.problems = loaded.problems.iter().map(ToString::to_string).collect();
+            let told = loaded.problems.iter().chain(&loaded.notices);
+            source.problems = told.map(ToString::to_string).collect();
         }
     }
 

@@ -11,7 +11,7 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use parapet_core::flow::{End, Endpoint, PodIdentity, Protocol, Workload};
 use parapet_core::object::NetworkPolicy;
-use parapet_core::policy::{Namespaces, PolicySet, Probe, compile};
+use parapet_core::policy::{Selection, PolicySet, Probe, compile};
 use parapet_core::verdict::Profile;
 
 #[global_allocator]
@@ -25,7 +25,7 @@ const STEP: usize = 7_919;
 
 struct Cluster {
     set: PolicySet,
-    namespaces: Namespaces,
+    selection: Selection,
     pods: Vec<End>,
 }
 
@@ -38,7 +38,7 @@ fn decide(bencher: Bencher<'_, '_>, namespaces: usize) {
     let cluster = cluster(namespaces);
     bencher.counter(ItemsCount::new(PROBES)).bench(|| {
         for probe in probes(&cluster.pods) {
-            black_box(cluster.set.decide(&cluster.namespaces, Profile::Common, &probe));
+            black_box(cluster.set.decide(&cluster.selection, Profile::Common, &probe));
         }
     });
 }
@@ -48,7 +48,7 @@ fn evaluate(bencher: Bencher<'_, '_>, namespaces: usize) {
     let cluster = cluster(namespaces);
     bencher.counter(ItemsCount::new(PROBES)).bench(|| {
         for probe in probes(&cluster.pods) {
-            black_box(cluster.set.evaluate(&cluster.namespaces, Profile::Common, &probe));
+            black_box(cluster.set.evaluate(&cluster.selection, Profile::Common, &probe));
         }
     });
 }
@@ -64,10 +64,10 @@ fn probes(pods: &[End]) -> impl Iterator<Item = Probe<'_>> {
 
 /// Each policy selects the pods of one app in its namespace and lets in one other app of a team.
 fn cluster(namespace_count: usize) -> Cluster {
-    let mut namespaces = Namespaces::default();
+    let mut selection = Selection::default();
     for index in 0..namespace_count {
         let labels = BTreeMap::from([("team".to_owned(), format!("t{}", index % 5))]);
-        namespaces.insert(&format!("ns{index}"), &labels);
+        selection.insert_namespace(&format!("ns{index}"), &labels);
     }
     let policies = (0..POLICIES).map(|index| {
         let (namespace, app) = (index % namespace_count, index / namespace_count);
@@ -86,7 +86,7 @@ fn cluster(namespace_count: usize) -> Cluster {
     let set = PolicySet::new("enforced".into(), policies);
     let apps = POLICIES / namespace_count + 1;
     let pods = (0..PODS).map(|index| pod(index, index % namespace_count, index % apps)).collect();
-    Cluster { set, namespaces, pods }
+    Cluster { set, selection, pods }
 }
 
 fn pod(index: usize, namespace: usize, app: usize) -> End {

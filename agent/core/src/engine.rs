@@ -7,18 +7,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::pending::Pending;
-use self::sets::PolicySets;
-use crate::flow::{Direction, Endpoint, Timestamp, UnknownEnd};
+use crate::flow::{Direction, End, Endpoint, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::{Index, NodeFacts, Resolved};
 use crate::ledger::{Entry, Ledger, Sample};
-use crate::object::{Change, Kind, Object};
-use crate::policy::{Namespaces, PolicySet, Probe};
+use crate::object::{Change, Kind};
+use crate::policy::{PolicySet, Probe, Selection};
 use crate::record::{FlowRecord, Record};
 use crate::snapshot::{EdgeKey, EndSide, RejectedPolicy, Snapshot, VerdictTotals};
 use crate::verdict::{Decision, Profile, Reason, SideVerdict, Verdict};
 
 pub use self::pending::{PENDING_MAX, PENDING_WAIT_NS};
-pub use self::sets::{CANDIDATES_MAX, DEFAULT_DENY, ENFORCED, POLICIES_MAX};
+pub use self::sets::{
+    CANDIDATES_MAX, Candidate, DEFAULT_DENY, ENFORCED, POLICIES_MAX, PolicySets, Touched,
+};
 
 mod pending;
 mod sets;
@@ -30,16 +31,8 @@ pub const STAGE_PENDING_FULL: &str = "pending_full";
 /// Loss stage: objects and cgroups that found their table full.
 pub const STAGE_INDEX_FULL: &str = "index_full";
 
-/// Every kind must have been listed once before anything is judged.
-const KINDS: [Kind; 7] = [
-    Kind::Namespace,
-    Kind::Node,
-    Kind::Pod,
-    Kind::Service,
-    Kind::EndpointSlice,
-    Kind::NetworkPolicy,
-    Kind::Workload,
-];
+/// More changed policies at once than this touch everything.
+const TOUCHED_MAX: usize = 64;
 
 /// Everything that can happen to the engine.
 #[derive(Clone, Debug)]
@@ -48,8 +41,8 @@ pub enum Input {
     Records(Vec<Record>),
     /// The cluster, or a folder of manifests, changed at this time.
     Cluster(Vec<Change>, Timestamp),
-    /// A named candidate's objects are now exactly these; an empty list is an empty candidate.
-    Candidate(std::sync::Arc<str>, Vec<crate::object::Object>, Timestamp),
+    /// A named candidate is now exactly this, even if it changes nothing.
+    Candidate(Arc<str>, Candidate, Timestamp),
     /// This node: its name and all of its own addresses, bridges and tunnels included.
     Node(NodeFacts),
     /// Time went on.
@@ -141,17 +134,20 @@ impl Engine {
                 self.time_is(at);
                 retry.index = self.take_changes(&changes, at);
             }
-            Input::Candidate(name, objects, at) => {
+            Input::Candidate(name, candidate, at) => {
                 self.time_is(at);
-                if self.sets.candidate(&name, &objects) {
-                    self.ledger.forget_verdicts();
-                }
+                let selection = self.index.selection_mut();
+                let touched = self.sets.candidate(&name, &candidate, selection);
+                self.forget_touched(touched);
             }
             Input::Node(facts) => {
                 self.index.set_node(&facts);
                 retry.index = true;
             }
-            Input::Tick(at) => self.time_is(at),
+            Input::Tick(at) => {
+                self.time_is(at);
+                self.index.selection_mut().sweep();
+            }
         }
         retry.became_synced = !was_synced && self.is_synced();
         self.settle_pending(retry);
@@ -182,6 +178,7 @@ impl Engine {
             unjudged: self.never_judged + if synced { 0 } else { waiting },
             tables,
             rejections: self.rejections(),
+            notices: self.sets.notices(),
             verdict_totals: self.totals.clone(),
         })
     }
@@ -199,7 +196,7 @@ impl Engine {
     }
 
     fn is_synced(&self) -> bool {
-        KINDS.iter().all(|kind| self.synced.contains(kind))
+        Kind::ALL.iter().all(|kind| self.synced.contains(kind))
             && self.config.candidates.iter().all(|name| self.sets.has(name))
     }
 
@@ -232,34 +229,67 @@ impl Engine {
     }
 
     fn take_changes(&mut self, changes: &[Change], at: Timestamp) -> bool {
-        let mut policies_changed = false;
         let mut index_changed = false;
         for change in changes {
-            match change {
-                Change::Applied(Object::NetworkPolicy(policy)) => {
-                    policies_changed |= self.sets.applied(policy);
+            let selection = self.index.selection_mut();
+            let touched = match change {
+                Change::Applied(object) if object.kind().is_policy() => {
+                    self.sets.applied(object, selection)
                 }
-                Change::Deleted(object) if object.kind == Kind::NetworkPolicy => {
-                    policies_changed |= self.sets.deleted(&object.namespace, &object.name);
-                }
-                Change::Replaced(Kind::NetworkPolicy, objects) => {
-                    policies_changed |= self.sets.replaced(objects);
+                Change::Deleted(object) if object.kind.is_policy() => self.sets.deleted(object),
+                Change::Replaced(kind, objects) if kind.is_policy() => {
+                    self.sets.replaced(*kind, objects, selection)
                 }
                 Change::Synced(kind) => {
                     self.synced.insert(*kind);
+                    continue;
                 }
                 change => {
-                    let effect = self.index.apply(change, at);
-                    policies_changed |= effect.namespaces;
-                    index_changed |= effect.index;
-                    self.ledger.pods_changed(&effect.pods);
+                    index_changed |= self.take_index_change(change, at);
+                    continue;
                 }
-            }
-        }
-        if policies_changed {
-            self.ledger.forget_verdicts();
+            };
+            self.forget_touched(touched);
         }
         index_changed
+    }
+
+    fn take_index_change(&mut self, change: &Change, at: Timestamp) -> bool {
+        let effect = self.index.apply(change, at);
+        self.ledger.pods_changed(&effect.pods);
+        if !effect.namespaces.is_empty() {
+            let relabelled = |pod: &PodIdentity| effect.namespaces.contains(&pod.namespace);
+            self.ledger.forget_verdicts(|sample| {
+                [&sample.source, &sample.target].into_iter().any(|end| any_pod(end, &relabelled))
+            });
+        }
+        if effect.nodes {
+            let is_node = |end: &End| {
+                matches!(end.endpoint, Endpoint::Node(_)) || any_pod(end, &|pod| pod.host_network)
+            };
+            self.ledger.forget_verdicts(|sample| is_node(&sample.source) || is_node(&sample.target));
+        }
+        effect.index
+    }
+
+    /// Verdicts that other policies made do not hold any more.
+    fn forget_touched(&mut self, touched: Touched) {
+        match touched {
+            Touched::Policies(policies) if policies.is_empty() => {}
+            Touched::Policies(policies) if policies.len() <= TOUCHED_MAX => {
+                let selection = self.index.selection();
+                let touches = |direction, end: &End| {
+                    policies.iter().filter(|policy| policy.speaks_of(direction)).any(|policy| {
+                        any_pod(end, &|pod| policy.may_select(selection, pod))
+                    })
+                };
+                self.ledger.forget_verdicts(|sample| {
+                    touches(Direction::Egress, &sample.source)
+                        || touches(Direction::Ingress, &sample.target)
+                });
+            }
+            Touched::Policies(_) | Touched::Everything => self.ledger.forget_verdicts(|_| true),
+        }
     }
 
     fn take_flow(&mut self, record: FlowRecord) {
@@ -322,9 +352,9 @@ impl Engine {
         let key = entry.edge().key.clone();
         let sample = entry.sample(resolved);
         if sample.verdicts.is_empty() {
-            let namespaces = self.index.namespaces();
+            let selection = self.index.selection_mut();
             sample.verdicts =
-                judge(self.sets.sets(), namespaces, self.config.profile, &key, sample);
+                judge(self.sets.sets(), selection, self.config.profile, &key, sample);
         }
         let verdicts = sample.verdicts.clone();
         self.count_verdicts(record, &verdicts);
@@ -338,17 +368,17 @@ impl Engine {
             port: resolved.port,
         };
         let sets = self.sets.sets();
-        verdicts_of(sets, self.index.namespaces(), self.config.profile, record.direction, &probe)
+        verdicts_of(sets, self.index.selection(), self.config.profile, record.direction, &probe)
     }
 
     fn judge_stale(&mut self) {
         self.sets.build();
         let sets = self.sets.sets();
-        let namespaces = self.index.namespaces();
+        let selection = self.index.selection_mut();
         for entry in self.ledger.stale() {
             let key = entry.edge().key.clone();
             for sample in entry.samples().iter_mut().filter(|sample| sample.verdicts.is_empty()) {
-                sample.verdicts = judge(sets, namespaces, self.config.profile, &key, sample);
+                sample.verdicts = judge(sets, selection, self.config.profile, &key, sample);
             }
             Entry::combine(entry, self.sets.names());
         }
@@ -394,25 +424,37 @@ fn without_guesses(mut resolved: Resolved) -> Resolved {
     resolved
 }
 
+/// Whether any pod that this end may be is such a pod.
+fn any_pod(end: &End, is_such: &impl Fn(&PodIdentity) -> bool) -> bool {
+    match &end.endpoint {
+        Endpoint::Pod(pod) => is_such(pod),
+        Endpoint::Service(service) => service.backends.iter().any(|(end, _)| any_pod(end, is_such)),
+        Endpoint::Node(_) | Endpoint::External | Endpoint::Named(_) | Endpoint::Unknown(_) => false,
+    }
+}
+
 fn judge(
     sets: &[PolicySet],
-    namespaces: &Namespaces,
+    selection: &mut Selection,
     profile: Profile,
     key: &EdgeKey,
     sample: &Sample,
 ) -> Vec<Arc<Verdict>> {
+    for end in [&sample.source, &sample.target] {
+        selection.identify_end(end);
+    }
     let probe = Probe {
         source: &sample.source,
         target: &sample.target,
         protocol: crate::flow::Protocol(key.protocol),
         port: key.target_port,
     };
-    verdicts_of(sets, namespaces, profile, key.direction, &probe)
+    verdicts_of(sets, selection, profile, key.direction, &probe)
 }
 
 fn verdicts_of(
     sets: &[PolicySet],
-    namespaces: &Namespaces,
+    selection: &Selection,
     profile: Profile,
     direction: Option<Direction>,
     probe: &Probe<'_>,
@@ -421,7 +463,7 @@ fn verdicts_of(
         let verdict = Arc::new(unknown_direction(profile));
         return sets.iter().map(|_| verdict.clone()).collect();
     }
-    sets.iter().map(|set| Arc::new(set.evaluate(namespaces, profile, probe))).collect()
+    sets.iter().map(|set| Arc::new(set.evaluate(selection, profile, probe))).collect()
 }
 
 /// Policies judge who began; of a flow that was first seen in mid-stream nobody knows.
@@ -429,6 +471,7 @@ fn unknown_direction(profile: Profile) -> Verdict {
     let side = SideVerdict {
         decision: Decision::Undecidable,
         reason: Reason::UnknownDirection,
+        tier: None,
         effects: Vec::new(),
     };
     Verdict { decision: Decision::Undecidable, profile, egress: side.clone(), ingress: side }

@@ -100,6 +100,8 @@ pub enum Endpoint {
     Service(Arc<ServiceIdentity>),
     /// Outside of the cluster.
     External,
+    /// Outside of the cluster, by the domain name it was asked for.
+    Named(Arc<str>),
     /// Not known.
     Unknown(UnknownEnd),
 }
@@ -111,6 +113,8 @@ pub struct ServiceIdentity {
     pub namespace: Arc<str>,
     /// `metadata.name`.
     pub name: Arc<str>,
+    /// The port that was asked for.
+    pub port: u16,
     /// The backends it may lead to: pod (or other end) and target port. Empty if it has none.
     pub backends: Arc<[(End, u16)]>,
 }

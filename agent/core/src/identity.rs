@@ -17,7 +17,7 @@ use self::resolve::ServicePortKey as ServiceCacheKey;
 use self::services::Services;
 use crate::flow::{PodIdentity, ServiceIdentity, Timestamp};
 use crate::object::{Change, Kind, Object, ObjectRef};
-use crate::policy::Namespaces;
+use crate::policy::Selection;
 
 pub use self::cgroup::{CGROUP_TOMBSTONES_MAX, CGROUPS_MAX, Place};
 pub use self::lookup::NotAnEnd;
@@ -49,8 +49,7 @@ pub struct Index {
     services: Services,
     owners: Owners,
     cgroups: Cgroups,
-    namespaces: Namespaces,
-    namespace_labels: BTreeMap<Arc<str>, BTreeMap<String, String>>,
+    selection: Selection,
     namespaces_refused: u64,
     service_cache: HashMap<ServiceCacheKey, Arc<ServiceIdentity>>,
     now: Timestamp,
@@ -61,8 +60,10 @@ pub struct Index {
 pub struct Effect {
     /// Something may resolve otherwise than before.
     pub index: bool,
-    /// A namespace's labels are others now.
-    pub namespaces: bool,
+    /// Namespaces whose labels are others now, or that are gone.
+    pub namespaces: Vec<Arc<str>>,
+    /// A node's labels are others now.
+    pub nodes: bool,
     /// Pods that are known already and are to be judged by other labels, ports or owners now.
     pub pods: Vec<Arc<PodIdentity>>,
 }
@@ -111,10 +112,15 @@ impl Index {
         self.cgroups.place(cgroup_id)
     }
 
-    /// Namespaces with their labels.
+    /// Labels of namespaces and nodes, and which pods the linked policies' selectors select.
     #[must_use]
-    pub fn namespaces(&self) -> &Namespaces {
-        &self.namespaces
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// The same, to link policies into and to have pods identified.
+    pub fn selection_mut(&mut self) -> &mut Selection {
+        &mut self.selection
     }
 
     /// The pod with this UID, as it is now or was last.
@@ -138,7 +144,7 @@ impl Index {
             ("endpoint_slices", slices, SLICES_MAX),
             ("nodes", self.nodes.sizes().0, NODES_MAX),
             ("workloads", self.owners.sizes().0, WORKLOADS_MAX),
-            ("namespaces", self.namespace_labels.len(), NAMESPACES_MAX),
+            ("namespaces", self.selection.namespaces().len(), NAMESPACES_MAX),
         ]
         .into_iter()
         .map(|(name, entries, capacity)| (name, (entries as u64, capacity as u64)))
@@ -168,16 +174,19 @@ impl Index {
             },
             Object::Namespace(namespace) => {
                 let meta = &namespace.metadata;
-                let known = self.namespace_labels.get(meta.name.as_str());
-                if known.is_none() && self.namespace_labels.len() >= NAMESPACES_MAX {
+                let selection = &mut self.selection;
+                let known = selection.namespace_labels(&meta.name).is_some();
+                if !known && selection.namespaces().len() >= NAMESPACES_MAX {
                     self.namespaces_refused += 1;
-                } else if known != Some(&meta.labels) {
-                    self.namespaces.insert(&meta.name, &meta.labels);
-                    self.namespace_labels.insert(meta.name.as_str().into(), meta.labels.clone());
-                    effect.namespaces = true;
+                } else if selection.insert_namespace(&meta.name, &meta.labels) {
+                    effect.namespaces.push(meta.name.as_str().into());
                 }
             }
-            Object::Node(node) => effect.index |= self.nodes.applied(node),
+            Object::Node(node) => {
+                let meta = &node.metadata;
+                effect.index |= self.nodes.applied(node);
+                effect.nodes |= self.selection.insert_node(&meta.name, &meta.labels);
+            }
             Object::Service(service) => effect.index |= self.services.service_applied(service),
             Object::EndpointSlice(slice) => effect.index |= self.services.slice_applied(slice),
             Object::Workload(workload) => {
@@ -187,7 +196,10 @@ impl Index {
                     effect.pods.extend(changed);
                 }
             }
-            Object::NetworkPolicy(_) => {}
+            Object::NetworkPolicy(_)
+            | Object::ClusterNetworkPolicy(_)
+            | Object::AdminNetworkPolicy(_)
+            | Object::BaselineAdminNetworkPolicy(_) => {}
         }
     }
 
@@ -198,14 +210,21 @@ impl Index {
                 effect.index |= self.pods.deleted(namespace, name, uid.as_deref(), at);
             }
             Kind::Namespace => {
-                self.namespaces.remove(name);
-                effect.namespaces |= self.namespace_labels.remove(name.as_str()).is_some();
+                if self.selection.remove_namespace(name) {
+                    effect.namespaces.push(name.as_str().into());
+                }
             }
-            Kind::Node => effect.index |= self.nodes.deleted(name),
+            Kind::Node => {
+                effect.index |= self.nodes.deleted(name);
+                effect.nodes |= self.selection.remove_node(name);
+            }
             Kind::Service => effect.index |= self.services.service_deleted(namespace, name),
             Kind::EndpointSlice => effect.index |= self.services.slice_deleted(namespace, name),
             Kind::Workload => self.owners.deleted(api_kind, namespace, name, uid.as_deref()),
-            Kind::NetworkPolicy => {}
+            Kind::NetworkPolicy
+            | Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => {}
         }
     }
 
@@ -230,16 +249,16 @@ impl Index {
             Kind::Namespace => {
                 let keep: BTreeSet<_> = of_kind().map(|o| o.meta().name.as_str()).collect();
                 let gone = |name: &&Arc<str>| !keep.contains(&***name);
-                let gone: Vec<_> = self.namespace_labels.keys().filter(gone).cloned().collect();
+                let gone: Vec<_> = self.selection.namespaces().filter(gone).cloned().collect();
                 for name in gone {
-                    self.namespaces.remove(&name);
-                    self.namespace_labels.remove(&name);
-                    effect.namespaces = true;
+                    self.selection.remove_namespace(&name);
+                    effect.namespaces.push(name);
                 }
             }
             Kind::Node => {
                 let keep: BTreeSet<_> = of_kind().map(|o| o.meta().name.as_str()).collect();
                 self.nodes.retain(|name| keep.contains(name));
+                effect.nodes |= self.selection.retain_nodes(|name| keep.contains(name));
             }
             Kind::Service => {
                 let keep: HashSet<_> = of_kind().map(named).collect();
@@ -261,7 +280,10 @@ impl Index {
                     .collect();
                 self.owners.retain(|key| keep.contains(key));
             }
-            Kind::NetworkPolicy => {}
+            Kind::NetworkPolicy
+            | Kind::ClusterNetworkPolicy
+            | Kind::AdminNetworkPolicy
+            | Kind::BaselineAdminNetworkPolicy => {}
         }
     }
 }

@@ -96,11 +96,13 @@ impl Ledger {
         }
     }
 
-    /// No verdict holds any more.
-    pub fn forget_verdicts(&mut self) {
+    /// The verdicts of these pairs of ends do not hold any more.
+    pub fn forget_verdicts(&mut self, touched: impl Fn(&Sample) -> bool) {
         for entry in self.entries.values_mut() {
-            entry.samples.iter_mut().for_each(|sample| sample.verdicts.clear());
-            entry.stale = true;
+            for sample in entry.samples.iter_mut().filter(|sample| touched(sample)) {
+                sample.verdicts.clear();
+                entry.stale = true;
+            }
         }
     }
 
@@ -307,6 +309,7 @@ fn judged_alike(a: &End, b: &End) -> bool {
         }
         (Endpoint::Node(a), Endpoint::Node(b)) => a == b,
         (Endpoint::External, Endpoint::External) => a.addr == b.addr,
+        (Endpoint::Named(x), Endpoint::Named(y)) => x == y && a.addr == b.addr,
         (Endpoint::Unknown(a), Endpoint::Unknown(b)) => a == b,
         _ => false,
     }
@@ -350,7 +353,7 @@ fn edge_end(end: &End) -> EdgeEnd {
                 },
             }
         }
-        Endpoint::External => match end.addr {
+        Endpoint::External | Endpoint::Named(_) => match end.addr {
             Some(address) => EdgeEnd::External { address },
             None => EdgeEnd::Unknown { reason: UnknownEnd::NoHolder.label() },
         },

@@ -11,8 +11,10 @@ use std::fmt;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
+pub use self::cluster_policy::*;
 pub use self::policy::*;
 
+mod cluster_policy;
 mod policy;
 
 /// One step of the cluster's life, from files and from a live cluster alike.
@@ -45,8 +47,65 @@ pub enum Kind {
     EndpointSlice,
     /// networking.k8s.io/v1
     NetworkPolicy,
+    /// policy.networking.k8s.io/v1alpha2 and v1beta1
+    ClusterNetworkPolicy,
+    /// policy.networking.k8s.io/v1alpha1
+    AdminNetworkPolicy,
+    /// policy.networking.k8s.io/v1alpha1
+    BaselineAdminNetworkPolicy,
     /// apps/v1, batch/v1: anything that owns pods or owns their owners.
     Workload,
+}
+
+impl Kind {
+    /// Every kind, owners before what they own: a source must have listed each of them once before
+    /// anything is judged.
+    pub const ALL: [Self; 10] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Workload,
+        Self::Pod,
+        Self::Service,
+        Self::EndpointSlice,
+        Self::NetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
+    ];
+
+    /// Whether objects of this kind are network policies, of whatever tier.
+    #[must_use]
+    pub fn is_policy(self) -> bool {
+        match self {
+            Self::NetworkPolicy
+            | Self::ClusterNetworkPolicy
+            | Self::AdminNetworkPolicy
+            | Self::BaselineAdminNetworkPolicy => true,
+            Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::Workload => false,
+        }
+    }
+
+    /// Whether objects of this kind belong to no namespace.
+    #[must_use]
+    pub fn is_cluster_scoped(self) -> bool {
+        match self {
+            Self::Namespace
+            | Self::Node
+            | Self::ClusterNetworkPolicy
+            | Self::AdminNetworkPolicy
+            | Self::BaselineAdminNetworkPolicy => true,
+            Self::Pod
+            | Self::Service
+            | Self::EndpointSlice
+            | Self::NetworkPolicy
+            | Self::Workload => false,
+        }
+    }
 }
 
 /// One object.
@@ -59,6 +118,9 @@ pub enum Object {
     Service(Service),
     EndpointSlice(EndpointSlice),
     NetworkPolicy(NetworkPolicy),
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
+    AdminNetworkPolicy(AdminNetworkPolicy),
+    BaselineAdminNetworkPolicy(AdminNetworkPolicy),
     Workload(WorkloadObject),
 }
 
@@ -73,6 +135,9 @@ impl Object {
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
             Self::NetworkPolicy(_) => Kind::NetworkPolicy,
+            Self::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
+            Self::AdminNetworkPolicy(_) => Kind::AdminNetworkPolicy,
+            Self::BaselineAdminNetworkPolicy(_) => Kind::BaselineAdminNetworkPolicy,
             Self::Workload(_) => Kind::Workload,
         }
     }
@@ -87,6 +152,10 @@ impl Object {
             Self::Service(object) => &object.metadata,
             Self::EndpointSlice(object) => &object.metadata,
             Self::NetworkPolicy(object) => &object.metadata,
+            Self::ClusterNetworkPolicy(object) => &object.metadata,
+            Self::AdminNetworkPolicy(object) | Self::BaselineAdminNetworkPolicy(object) => {
+                &object.metadata
+            }
             Self::Workload(object) => &object.metadata,
         }
     }
@@ -100,6 +169,10 @@ impl Object {
             Self::Service(object) => &mut object.metadata,
             Self::EndpointSlice(object) => &mut object.metadata,
             Self::NetworkPolicy(object) => &mut object.metadata,
+            Self::ClusterNetworkPolicy(object) => &mut object.metadata,
+            Self::AdminNetworkPolicy(object) | Self::BaselineAdminNetworkPolicy(object) => {
+                &mut object.metadata
+            }
             Self::Workload(object) => &mut object.metadata,
         }
     }

@@ -1,30 +1,37 @@
-//! NetworkPolicies: read once, judged often.
+//! Network policies of every kind: read once, judged often.
 //!
-//! In: NetworkPolicy objects as the API has them; then resolved ends, protocol and target port.
-//! Out: what the API server would refuse, and the [`Verdict`](crate::verdict::Verdict) of a set of
-//! policies. It never holds Kubernetes types after [`compile`], and evaluation looks nothing up but
-//! the labels of namespaces.
+//! In: policy objects as the API has them; then resolved ends, protocol and target port. Out: what
+//! the API server would refuse, and the [`Verdict`](crate::verdict::Verdict) of a set of policies.
+//! It never holds Kubernetes types after [`compile`]; what selectors select is resolved when
+//! objects change ([`Selection`]), so that evaluation only looks up.
 
 use crate::flow::{End, Protocol};
 
-pub use self::compile::compile;
+pub use self::compile::{compile, compile_object};
+pub use self::profile::ProfileChoice;
 pub use self::rule::CompiledPolicy;
+pub use self::selection::Selection;
 pub use self::selector::Labels;
-pub use self::set::{Namespaces, PolicySet};
+pub use self::set::PolicySet;
 
 mod cidr;
 mod compile;
+mod domain;
+mod effect;
 mod evaluate;
 mod labels;
+mod pattern;
 mod profile;
 mod rule;
+mod selection;
 mod selector;
 mod set;
+mod tiers;
 
-/// One thing the API server would refuse an object for.
+/// One thing the API server would refuse an object for, or that this program cannot read of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
 pub struct Rejection {
-    /// "NetworkPolicy namespace/name".
+    /// "NetworkPolicy namespace/name", "ClusterNetworkPolicy name".
     pub object: String,
     /// "spec.ingress[0].from[1].ipBlock.cidr".
     pub field: String,

@@ -40,6 +40,9 @@ pub struct Snapshot {
     pub tables: BTreeMap<&'static str, (u64, u64)>,
     /// Policies that no set holds because the API server would refuse them.
     pub rejections: Vec<RejectedPolicy>,
+    /// Policies that are judged, but let less pass than they say: they hold something newer than
+    /// this program, and fail closed.
+    pub notices: Vec<RejectedPolicy>,
     /// What was said of each attempt when it was seen.
     #[serde(serialize_with = "verdict_rows")]
     pub verdict_totals: VerdictTotals,

@@ -38,12 +38,15 @@ impl Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Allowed: no policy isolates the subject in this direction.
+    /// Allowed: no policy isolates the subject in this direction, and none of a higher or lower tier
+    /// says anything.
     NotIsolated,
-    /// Allowed: a rule matched.
+    /// Allowed: a rule of any tier matched that lets it pass.
     RuleMatched,
     /// Denied: isolated, and no rule matched.
     NoRuleMatched,
+    /// Denied: a rule of the admin or baseline tier denies it.
+    RuleDenies,
     /// Exempt: the peer is the subject's own node.
     OwnNode,
     /// Exempt: loopback, or a pod to itself.
@@ -70,6 +73,12 @@ pub enum Reason {
     ProtocolNotDefined,
     /// Undecidable: the source address was rewritten on the way.
     SourceRewritten,
+    /// Undecidable: policies of one tier and priority disagree, and the API leaves it open which
+    /// one is applied.
+    PriorityTie,
+    /// Undecidable: a rule asks for a domain name, and it is not known by which name the address
+    /// was asked for.
+    NameUnknown,
 }
 
 /// One side's verdict.
@@ -79,7 +88,11 @@ pub struct SideVerdict {
     pub decision: Decision,
     /// Why.
     pub reason: Reason,
-    /// Every policy that selects the subject in this direction, and what each rule said.
+    /// The tier that decided; none if no policy did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
+    /// Every policy that selects the subject in this direction, in the order they are asked, and
+    /// what each rule said until it was decided.
     pub effects: Vec<Effect>,
 }
 
@@ -90,6 +103,8 @@ pub struct SideDecision {
     pub decision: Decision,
     /// Why.
     pub reason: Reason,
+    /// The tier that decided; none if no policy did.
+    pub tier: Option<Tier>,
 }
 
 /// Both sides' verdicts without their effects.
@@ -130,40 +145,121 @@ impl Verdict {
         }
         (Direction::Egress, &self.egress)
     }
+
+    /// What this side says.
+    #[must_use]
+    pub fn side(&self, direction: Direction) -> &SideVerdict {
+        match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        }
+    }
+
+    /// The directions in which the subject is isolated here and was not `before`: the first policy
+    /// that selects a pod denies it everything that the policy does not name.
+    #[must_use]
+    pub fn newly_isolated(&self, before: &Self) -> Vec<Direction> {
+        let directions = [Direction::Egress, Direction::Ingress].into_iter();
+        let isolates = |side: &SideVerdict| side.tier == Some(Tier::NetworkPolicy);
+        let open = |side: &SideVerdict| {
+            side.tier.is_none() && matches!(side.decision, Decision::Allowed)
+                || side.tier == Some(Tier::Baseline)
+        };
+        directions.filter(|each| isolates(self.side(*each)) && open(before.side(*each))).collect()
+    }
 }
 
-/// Which letter the rules are read by where implementations differ.
+/// Which letter the rules are read by where implementations differ. What each one chooses, and where
+/// that is said, is a table in `policy/profile.rs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "kebab-case")]
 pub enum Profile {
     /// Decide only where the known implementations agree.
     #[default]
     Common,
     /// The letter of the API.
     Spec,
+    /// Cilium.
+    Cilium,
+    /// Calico.
+    Calico,
+    /// The network policy agent of the Amazon VPC CNI.
+    Aws,
+    /// Antrea.
+    Antrea,
+    /// OVN-Kubernetes.
+    OvnKubernetes,
+    /// kube-network-policies, the reference of SIG Network.
+    KubeNetworkPolicies,
 }
 
 /// One policy's part in a side's verdict.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Effect {
-    /// `namespace/name` of the policy.
+    /// `namespace/name` of the policy, or its name alone if it is cluster-scoped.
     pub policy: Arc<str>,
+    /// Which API it is of.
+    pub kind: PolicyKind,
     /// The set's member it came from: "enforced" or the candidate's name.
     pub origin: Arc<str>,
     /// Its tier.
     pub tier: Tier,
     /// Index of the rule in its list; none if the policy has no rule in this direction.
     pub rule: Option<usize>,
+    /// What the rule does with what it matches.
+    pub action: Action,
     /// Whether it matched, or what did not.
     pub matched: RuleMatch,
+    /// For a miss, what the rule asks for where it missed: "TCP 80", "pods with app=web ..".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Arc<str>>,
 }
 
-/// The tier a policy belongs to.
+/// The API a policy is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names of the API")]
+pub enum PolicyKind {
+    NetworkPolicy,
+    ClusterNetworkPolicy,
+    AdminNetworkPolicy,
+    BaselineAdminNetworkPolicy,
+}
+
+impl PolicyKind {
+    /// Its name in the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NetworkPolicy => "NetworkPolicy",
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+        }
+    }
+}
+
+/// What a rule does with what it matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Lets it pass: every rule of a NetworkPolicy, "Allow" and "Accept" elsewhere.
+    Allow,
+    /// Denies it, whatever the tiers below say.
+    Deny,
+    /// Leaves it to the next tier.
+    Pass,
+}
+
+/// The tier a policy belongs to, in the order they are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
+    /// AdminNetworkPolicy, and ClusterNetworkPolicy of the tier "Admin".
+    Admin,
     /// NetworkPolicy v1.
     NetworkPolicy,
+    /// BaselineAdminNetworkPolicy, and ClusterNetworkPolicy of the tier "Baseline".
+    Baseline,
 }
 
 /// Whether a rule matched, or the first thing that kept it from matching.
@@ -190,6 +286,19 @@ pub enum RuleMatch {
     CniDependent,
     /// Whether it matches is not known because the peer is not.
     PeerUnknown,
+    /// No peer matches: the rule asks for nodes and the peer is none.
+    PeerIsNoNode,
+    /// No peer matches: the nearest one's node labels differ.
+    NodeLabelsDiffer,
+    /// No peer matches: the rule asks for other domain names.
+    DomainNameDiffers,
+    /// Whether it matches is not known because the name the address was asked by is not.
+    DomainNameUnknown,
+    /// The address is inside of a block, but blocks do not hold the cluster's own pods and nodes
+    /// under this profile.
+    BlockSkipsCluster,
+    /// The rule holds something newer than this Parapet, and must not let anything pass.
+    FailsClosed,
 }
 
 /// Enforced against candidate.

@@ -5,18 +5,18 @@
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use parapet_core::flow::Timestamp;
-use parapet_core::identity::Index;
+use parapet_core::engine::ENFORCED;
+use parapet_core::flow::Direction;
 use parapet_core::policy::{PolicySet, Probe};
-use parapet_core::verdict::{Profile, Verdict};
+use parapet_core::verdict::{Decision, Delta, Profile, Verdict};
 use serde::Serialize;
 
 use self::question::{ProtocolName, Question, Who};
-use super::{Exit, input};
+use super::Exit;
+use super::input::{Declared, PolicyArgs};
 
 mod print;
 mod question;
@@ -27,26 +27,20 @@ mod question;
 pub struct Args {
     /// Files or folders of objects, as `kubectl get -A -o yaml` prints them; "-" is stdin
     #[arg(
-        long, value_name = "PATH", num_args = 1.., required = true,
+        long, value_name = "PATH", num_args = 1.., required_unless_present = "show_profile",
         env = "PARAPET_MANIFESTS", value_delimiter = ','
     )]
     manifests: Vec<PathBuf>,
-    /// Policies that are not applied yet, judged together with the enforced ones
-    #[arg(
-        long = "candidate",
-        value_name = "NAME=PATH",
-        env = "PARAPET_CANDIDATE",
-        value_delimiter = ','
-    )]
-    candidates: Vec<input::Candidate>,
+    #[command(flatten)]
+    policies: PolicyArgs,
     /// enforced, default-deny, or a candidate's name [default: the first candidate, else enforced]
     #[arg(long, value_name = "NAME", env = "PARAPET_POLICY_SET")]
     policy_set: Option<String>,
     /// Who begins: namespace/name of a pod, or an IP address
-    #[arg(long, value_name = "END", env = "PARAPET_FROM", required_unless_present = "batch")]
+    #[arg(long, value_name = "END", env = "PARAPET_FROM", required_unless_present_any = ["batch", "show_profile"])]
     from: Option<Who>,
     /// Who is asked: namespace/name of a pod, service:namespace/name, or an IP address
-    #[arg(long, value_name = "END", env = "PARAPET_TO", required_unless_present = "batch")]
+    #[arg(long, value_name = "END", env = "PARAPET_TO", required_unless_present_any = ["batch", "show_profile"])]
     to: Option<Who>,
     /// The port that is asked for
     #[arg(long, env = "PARAPET_PORT")]
@@ -60,9 +54,9 @@ pub struct Args {
         conflicts_with_all = ["from", "to", "port", "protocol"]
     )]
     batch: Option<PathBuf>,
-    /// Whose reading of the API decides
-    #[arg(long, value_enum, default_value_t, env = "PARAPET_PROFILE")]
-    profile: ProfileName,
+    /// Print what the profile chooses where implementations differ, with sources, and nothing else
+    #[arg(long)]
+    show_profile: bool,
     /// The form of the answer
     #[arg(short, long, value_enum, default_value_t, env = "PARAPET_OUTPUT")]
     output: Output,
@@ -81,16 +75,6 @@ const EXAMPLES: &str = r#"Examples:
 
 The exit code is 0 whatever the decision is, 1 if something could not be read."#;
 
-/// [`Profile`] on the command line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum ProfileName {
-    /// Decide only where the known implementations agree
-    #[default]
-    Common,
-    /// The letter of the API
-    Spec,
-}
-
 /// The form of the answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum Output {
@@ -108,6 +92,19 @@ struct Answer<'a> {
     policy_set: &'a str,
     #[serde(flatten)]
     verdict: Verdict,
+    /// What every set says, where there is more to compare than what is always there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sets: Vec<SetAnswer<'a>>,
+}
+
+/// What one policy set says, held against what is enforced.
+#[derive(Debug, Serialize)]
+struct SetAnswer<'a> {
+    policy_set: &'a str,
+    decision: Decision,
+    delta: Delta,
+    /// Directions in which the first policy selects a pod that none did before.
+    newly_isolated: Vec<Direction>,
 }
 
 /// A question that has none.
@@ -118,7 +115,7 @@ struct NoAnswer {
 
 /// The cluster as declared, and the set that judges.
 struct Judge {
-    index: Index,
+    cluster: Declared,
     set: PolicySet,
     profile: Profile,
 }
@@ -128,8 +125,13 @@ struct Judge {
 /// # Errors
 /// If manifests, questions or answers cannot be read or written at all.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let (judge, whole) = Judge::new(&args)?;
     let mut out = BufWriter::new(std::io::stdout().lock());
+    if args.show_profile {
+        print::profile(&mut out, args.policies.profile.into())?;
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (mut judge, whole) = Judge::new(&args)?;
     let answered = match (&args.batch, args.from, args.to) {
         (Some(batch), ..) => judge.answer_all(batch, &mut out)?,
         (None, Some(from), Some(to)) => {
@@ -156,58 +158,54 @@ impl Judge {
         {
             bail!("stdin can be the manifests or the questions, not both");
         }
-        let (cluster, mut whole) = input::load(&args.manifests);
-        if cluster.objects.is_empty() {
+        let candidates = args.policies.sources();
+        let (cluster, whole) = Declared::load(&args.manifests, &candidates);
+        if cluster.is_empty() {
             bail!("no objects to judge by in --manifests");
         }
-        let mut index = Index::default();
-        for change in cluster.changes() {
-            index.apply(&change, Timestamp(0));
-        }
-        let mut policies = input::policies(&cluster.objects, &"enforced".into());
-        let candidates = input::by_name(&args.candidates);
-        let wanted: Arc<str> = match (&args.policy_set, candidates.first()) {
-            (Some(wanted), _) => wanted.as_str().into(),
-            (None, Some((first, _))) => first.clone(),
-            (None, None) => "enforced".into(),
+        let wanted = match (&args.policy_set, candidates.first()) {
+            (Some(wanted), _) => wanted.as_str(),
+            (None, Some(first)) => &first.name,
+            (None, None) => ENFORCED,
         };
-        let candidate = candidates.iter().find(|(name, _)| *name == wanted);
-        if let Some((name, paths)) = candidate {
-            let (loaded, candidate_whole) = input::load(paths);
-            whole &= candidate_whole;
-            policies.extend(input::policies(&loaded.objects, name));
-        }
-        let set = PolicySet::new(wanted.clone(), policies);
-        let set = match (&*wanted, candidate) {
-            ("default-deny", _) => set.with_default_deny_everywhere(),
-            ("enforced", _) | (_, Some(_)) => set,
-            (other, None) => {
-                let known = candidates.iter().map(|(name, _)| &**name);
-                let known: Vec<_> = ["enforced", "default-deny"].into_iter().chain(known).collect();
-                bail!("--policy-set {other}: there is no such set; known: {}", known.join(", "));
-            }
-        };
-        let profile = match args.profile {
-            ProfileName::Common => Profile::Common,
-            ProfileName::Spec => Profile::Spec,
-        };
-        Ok((Self { index, set, profile }, whole))
+        let set = cluster.set(wanted).context("--policy-set")?.clone();
+        Ok((Self { cluster, set, profile: args.policies.profile.into() }, whole))
     }
 
-    fn answer<'a>(&'a self, question: &'a Question) -> Result<Answer<'a>, String> {
-        let ends = question.resolve(&self.index)?;
+    fn answer<'a>(&'a mut self, question: &'a Question) -> Result<Answer<'a>, String> {
+        let ends = question.resolve(&self.cluster.index)?;
         let probe = Probe {
             source: &ends.source,
             target: &ends.target,
             protocol: question.protocol.0,
             port: ends.port,
         };
-        let verdict = self.set.evaluate(self.index.namespaces(), self.profile, &probe);
-        Ok(Answer { probe: question, policy_set: self.set.name(), verdict })
+        let selection = self.cluster.index.selection_mut();
+        selection.identify_end(probe.source);
+        selection.identify_end(probe.target);
+        let selection = self.cluster.index.selection();
+        let verdict = self.set.explain(selection, self.profile, &probe);
+        let mut sets = Vec::new();
+        let all = self.cluster.sets.sets();
+        if let [enforced, others @ ..] = all
+            && others.len() > 1
+        {
+            let base = enforced.evaluate(selection, self.profile, &probe);
+            for set in all {
+                let one = set.evaluate(selection, self.profile, &probe);
+                sets.push(SetAnswer {
+                    policy_set: set.name(),
+                    decision: one.decision,
+                    delta: Delta::between(base.decision, one.decision),
+                    newly_isolated: one.newly_isolated(&base),
+                });
+            }
+        }
+        Ok(Answer { probe: question, policy_set: self.set.name(), verdict, sets })
     }
 
     /// False: a line could not be read, or asks for what is not there.
-    fn answer_all(&self, batch: &PathBuf, out: &mut impl Write) -> anyhow::Result<bool> {
+    fn answer_all(&mut self, batch: &PathBuf, out: &mut impl Write) -> anyhow::Result<bool> {
         let lines: Box<dyn BufRead> = if batch.as_os_str() == "-" {
             Box::new(BufReader::new(std::io::stdin()))
         } else {
@@ -223,7 +221,10 @@ impl Judge {
                 continue;
             }
             let question = serde_json::from_slice::<Question>(line).map_err(|e| e.to_string());
-            let answer = question.as_ref().map_err(Clone::clone).and_then(|q| self.answer(q));
+            let answer = match &question {
+                Ok(question) => self.answer(question),
+                Err(error) => Err(error.clone()),
+            };
             match answer {
                 Ok(answer) => json(out, &answer)?,
                 Err(error) => {

@@ -6,10 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use parapet_core::verdict::Profile;
 use tokio::net::TcpListener;
 
-use super::input::{Candidate, by_name};
+use super::input::PolicyArgs;
 use crate::export::Published;
 use crate::export::http::LISTEN_DEFAULT;
 use crate::kernel::KernelConfig;
@@ -22,9 +21,8 @@ pub struct Args {
     /// The cluster's objects: files, folders or `-`, as `kubectl get -A -o yaml` prints them
     #[arg(long, value_name = "PATH", env = "PARAPET_MANIFESTS", value_delimiter = ',')]
     manifests: Vec<PathBuf>,
-    /// Policies that are not applied yet, judged together with the enforced ones
-    #[arg(long, value_name = "NAME=PATH", env = "PARAPET_CANDIDATE", value_delimiter = ',')]
-    candidate: Vec<Candidate>,
+    #[command(flatten)]
+    policies: PolicyArgs,
     /// Where to serve metrics, status and reports
     #[arg(long, value_name = "ADDR", default_value = LISTEN_DEFAULT, env = "PARAPET_LISTEN")]
     listen: String,
@@ -51,8 +49,8 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
          (for example the output of `kubectl get -A -o yaml \
          ns,no,po,svc,endpointslices,netpol,deploy,rs,sts,ds,job,cj`)"
     );
-    let candidates = by_name(&args.candidate);
-    for path in args.manifests.iter().chain(candidates.iter().flat_map(|(_, paths)| paths)) {
+    let candidates = args.policies.sources();
+    for path in args.manifests.iter().chain(candidates.iter().flat_map(|each| &each.paths)) {
         must_exist(path)?;
     }
     let root = cgroups::root(args.cgroup_root.as_deref()).context(
@@ -69,7 +67,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             ..KernelConfig::default()
         },
         node_name: args.node_name.unwrap_or_else(host_name),
-        profile: Profile::default(),
+        profile: args.policies.profile.into(),
     };
     let tasks = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use parapet_core::object::{Object, WorkloadObject};
-use parapet_core::policy;
+use parapet_core::policy::{self, Rejection};
 
 use super::decode::{Misfit, decode};
 use super::tree::{self, Node, Value};
@@ -18,11 +18,17 @@ const NAMESPACE_DEFAULT: &str = "default";
 /// The Pod templates' and Endpoints' like are of no use here, lists in lists are an attack.
 const LIST_DEPTH_MAX: usize = 4;
 
+const POLICY_V1ALPHA1: &str = "policy.networking.k8s.io/v1alpha1";
+const POLICY_V1ALPHA2: &str = "policy.networking.k8s.io/v1alpha2";
+/// Of the same shape as v1alpha2.
+const POLICY_V1BETA1: &str = "policy.networking.k8s.io/v1beta1";
+
 /// What one file holds.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Content {
     pub(super) objects: Vec<Object>,
     pub(super) problems: Vec<Problem>,
+    pub(super) notices: Vec<Problem>,
     pub(super) skipped: BTreeMap<String, u64>,
 }
 
@@ -153,15 +159,23 @@ impl Reader<'_> {
     }
 
     fn checked(&mut self, object: Object, kind: &str, node: &Node) {
-        if let Object::NetworkPolicy(policy) = &object
-            && let Err(rejections) = policy::compile(policy, "".into())
-        {
-            for rejection in rejections {
-                let line = node.line_of(&rejection.field);
-                let (field, problem) = (rejection.field, rejection.problem);
-                self.problem(Some(line), Some(rejection.object), field, problem);
+        match policy::compile_object(&object, &"".into()) {
+            None => {}
+            Some(Ok(policy)) => {
+                for notice in policy.notices().iter().take(PROBLEMS_PER_FILE_MAX) {
+                    let line = node.line_of(&notice.field);
+                    let Rejection { object, field, problem } = notice.clone();
+                    let notice = self.told(Some(line), Some(object), field, problem);
+                    self.content.notices.push(notice);
+                }
             }
-            return;
+            Some(Err(rejections)) => {
+                for Rejection { object, field, problem } in rejections {
+                    let line = node.line_of(&field);
+                    self.problem(Some(line), Some(object), field, problem);
+                }
+                return;
+            }
         }
         if object.meta().name.is_empty() {
             let field = "metadata.name";
@@ -184,14 +198,25 @@ impl Reader<'_> {
             self.problems_left_out += 1;
             return;
         }
-        self.content.problems.push(Problem {
+        let problem = self.told(line, object, field, problem);
+        self.content.problems.push(problem);
+    }
+
+    fn told(
+        &self,
+        line: Option<usize>,
+        object: Option<String>,
+        field: String,
+        problem: String,
+    ) -> Problem {
+        Problem {
             file: self.file.to_owned(),
             document: Some(self.document),
             line: line.map(|line| line + self.first_line - 1),
             object,
             field: Some(field).filter(|field| !field.is_empty()),
             problem,
-        });
+        }
     }
 }
 
@@ -204,6 +229,13 @@ fn object_of(api_version: &str, kind: &str, node: &Node) -> Option<Result<Object
         ("v1", "Service") => decode(node).map(Object::Service),
         ("discovery.k8s.io/v1", "EndpointSlice") => decode(node).map(Object::EndpointSlice),
         ("networking.k8s.io/v1", "NetworkPolicy") => decode(node).map(Object::NetworkPolicy),
+        (POLICY_V1ALPHA2 | POLICY_V1BETA1, "ClusterNetworkPolicy") => {
+            decode(node).map(Object::ClusterNetworkPolicy)
+        }
+        (POLICY_V1ALPHA1, "AdminNetworkPolicy") => decode(node).map(Object::AdminNetworkPolicy),
+        (POLICY_V1ALPHA1, "BaselineAdminNetworkPolicy") => {
+            decode(node).map(Object::BaselineAdminNetworkPolicy)
+        }
         ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
         | ("batch/v1", "Job" | "CronJob") => decode(node).map(|workload: WorkloadObject| {
             Object::Workload(WorkloadObject { api_kind: kind.to_owned(), ..workload })
@@ -211,7 +243,7 @@ fn object_of(api_version: &str, kind: &str, node: &Node) -> Option<Result<Object
         _ => return None,
     };
     if let Ok(object) = &mut object {
-        let cluster_scoped = matches!(object, Object::Namespace(_) | Object::Node(_));
+        let cluster_scoped = object.kind().is_cluster_scoped();
         let namespace = &mut object.meta_mut().namespace;
         if cluster_scoped {
             namespace.clear();
@@ -227,9 +259,13 @@ fn named(kind: &str, node: &Node) -> String {
     let meta = node.get("metadata");
     let text = |key: &str| meta.and_then(|meta| meta.get(key)).and_then(Node::as_str);
     match (text("namespace"), text("name")) {
+        (_, Some(name)) if is_cluster_scoped(kind) => format!("{kind} {name}"),
         (Some(namespace), Some(name)) => format!("{kind} {namespace}/{name}"),
-        (None, Some(name)) if matches!(kind, "Namespace" | "Node") => format!("{kind} {name}"),
         (None, Some(name)) => format!("{kind} {NAMESPACE_DEFAULT}/{name}"),
         (_, None) => kind.to_owned(),
     }
+}
+
+fn is_cluster_scoped(kind: &str) -> bool {
+    matches!(kind, "Namespace" | "Node") || kind != "NetworkPolicy" && kind.ends_with("NetworkPolicy")
 }

@@ -60,6 +60,7 @@ impl Watch {
             loaded.files += 1;
             loaded.objects.extend(file.content.objects.iter().cloned());
             loaded.problems.extend(file.content.problems.iter().cloned());
+            loaded.notices.extend(file.content.notices.iter().cloned());
             for (kind, count) in &file.content.skipped {
                 *loaded.skipped.entry(kind.clone()).or_default() += count;
             }

@@ -3,12 +3,11 @@
 //! In: paths. Out: what they declare, at first and whenever that changes. Reading blocks, so no
 //! task of the runtime does it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Config, Message};
+use super::{CandidateSource, Config, Message};
 use crate::manifests::{Loaded, Watch};
 
 /// How the cluster's own objects are called in `/status`.
@@ -24,10 +23,10 @@ pub(super) fn watch(
     let manifests =
         Watcher { queue: queue.clone(), stopped: stopped.clone(), wrap: Wrap::Manifests };
     manifests.start(config.manifests.clone());
-    for (name, paths) in &config.candidates {
-        let wrap = Wrap::Candidate(Arc::clone(name));
+    for candidate in &config.candidates {
+        let wrap = Wrap::Candidate(candidate.clone());
         let watcher = Watcher { queue: queue.clone(), stopped: stopped.clone(), wrap };
-        watcher.start(paths.clone());
+        watcher.start(candidate.paths.clone());
     }
 }
 
@@ -39,7 +38,7 @@ struct Watcher {
 
 enum Wrap {
     Manifests,
-    Candidate(Arc<str>),
+    Candidate(CandidateSource),
 }
 
 impl Watcher {
@@ -53,7 +52,7 @@ impl Watcher {
         let mut loaded = Some(watch.loaded());
         while !*self.stopped.borrow() {
             if let Some(loaded) = loaded.take() {
-                for problem in &loaded.problems {
+                for problem in loaded.problems.iter().chain(&loaded.notices) {
                     tracing::warn!("{problem}");
                 }
                 if self.queue.blocking_send(self.wrap.message(loaded)).is_err() {
@@ -70,7 +69,7 @@ impl Wrap {
     fn message(&self, loaded: Loaded) -> Message {
         match self {
             Self::Manifests => Message::Manifests(loaded),
-            Self::Candidate(name) => Message::Candidate(Arc::clone(name), loaded),
+            Self::Candidate(source) => Message::Candidate(source.clone(), loaded),
         }
     }
 }

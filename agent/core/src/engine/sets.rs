@@ -1,13 +1,14 @@
 //! The policy sets: what is enforced, what is enforced with everything else denied, and candidates.
 //!
-//! In: NetworkPolicies as they come and go, and whole candidates. Out: [`PolicySet`]s in a fixed
-//! order, and what was rejected. It judges nothing.
+//! In: policies as they come and go, and whole candidates. Out: [`PolicySet`]s in a fixed order,
+//! what a change touches, and what was rejected. It judges nothing. The engine keeps one; who asks
+//! about manifests alone keeps one too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::object::{Kind, NetworkPolicy, Object};
-use crate::policy::{CompiledPolicy, PolicySet, Rejection, compile};
+use crate::object::{Kind, Object, ObjectRef};
+use crate::policy::{CompiledPolicy, PolicySet, Rejection, Selection, compile_object};
 use crate::snapshot::RejectedPolicy;
 
 /// The set of what is enforced now.
@@ -21,18 +22,42 @@ pub const POLICIES_MAX: usize = 65_536;
 /// Rejections that are listed.
 const REJECTIONS_MAX: usize = 4_096;
 
-type PolicyKey = (String, String);
+/// Kind, namespace (empty for cluster-scoped kinds) and name.
+type PolicyKey = (Kind, String, String);
+
+/// What a named candidate would change.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Candidate {
+    /// Policies that would be applied: new ones, or in place of an enforced one of the same kind,
+    /// namespace and name.
+    pub objects: Vec<Object>,
+    /// Enforced policies that would be deleted.
+    pub removed: Vec<ObjectRef>,
+}
+
+/// What a change of policies touches.
+#[derive(Clone, Debug, Default)]
+pub enum Touched {
+    /// Flows of the pods these policies select, as they were and as they are.
+    Policies(Vec<Arc<CompiledPolicy>>),
+    /// There is a set more, or one less.
+    #[default]
+    Everything,
+}
 
 /// Policies of one source.
 #[derive(Debug, Default)]
 struct Policies {
     compiled: BTreeMap<PolicyKey, Arc<CompiledPolicy>>,
     rejected: BTreeMap<PolicyKey, Vec<Rejection>>,
+    removed: BTreeSet<PolicyKey>,
+    /// Kinds that are there and are no policies.
+    others: BTreeSet<Kind>,
 }
 
 /// All policy sets.
 #[derive(Debug)]
-pub(super) struct PolicySets {
+pub struct PolicySets {
     enforced: Policies,
     candidates: BTreeMap<Arc<str>, Policies>,
     /// Candidates that are no set at all.
@@ -56,85 +81,85 @@ impl Default for PolicySets {
 }
 
 impl PolicySets {
-    /// Whether what is enforced changed.
-    pub(super) fn applied(&mut self, policy: &NetworkPolicy) -> bool {
-        let changed = self.enforced.insert(policy, &ENFORCED.into());
-        self.built &= !changed;
-        changed
+    /// An enforced policy is now as given.
+    pub fn applied(&mut self, policy: &Object, selection: &mut Selection) -> Touched {
+        let touched = self.enforced.insert(policy, &ENFORCED.into(), selection);
+        self.changed(touched)
     }
 
-    /// Whether what is enforced changed.
-    pub(super) fn deleted(&mut self, namespace: &str, name: &str) -> bool {
-        let key = (namespace.to_owned(), name.to_owned());
+    /// An enforced policy is gone.
+    pub fn deleted(&mut self, policy: &ObjectRef) -> Touched {
+        let key = (policy.kind, policy.namespace.clone(), policy.name.clone());
         self.enforced.rejected.remove(&key);
-        let changed = self.enforced.compiled.remove(&key).is_some();
-        self.built &= !changed;
-        changed
+        let touched = self.enforced.compiled.remove(&key).into_iter().collect();
+        self.changed(touched)
     }
 
-    /// What is enforced is exactly this. Whether that is a change.
-    pub(super) fn replaced(&mut self, objects: &[Object]) -> bool {
-        let policies = Policies::of(objects, &ENFORCED.into());
-        let changed = policies.compiled != self.enforced.compiled;
-        self.enforced = policies;
-        self.built &= !changed;
-        changed
+    /// The enforced policies of a kind are exactly these.
+    pub fn replaced(
+        &mut self,
+        kind: Kind,
+        objects: &[Object],
+        selection: &mut Selection,
+    ) -> Touched {
+        let of_kind = objects.iter().filter(|object| object.kind() == kind);
+        let keep: BTreeSet<PolicyKey> = of_kind.clone().map(key_of).collect();
+        self.enforced.rejected.retain(|key, _| key.0 != kind || keep.contains(key));
+        let gone = |key: &PolicyKey| key.0 == kind && !keep.contains(key);
+        let mut touched: Vec<_> =
+            self.enforced.compiled.extract_if(.., |key, _| gone(key)).map(|(_, old)| old).collect();
+        for object in of_kind {
+            touched.extend(self.enforced.insert(object, &ENFORCED.into(), selection));
+        }
+        self.changed(touched)
     }
 
-    /// A candidate is exactly this. Whether that is a change.
-    pub(super) fn candidate(&mut self, name: &Arc<str>, objects: &[Object]) -> bool {
-        let reserved = matches!(&**name, ENFORCED | DEFAULT_DENY | "");
-        let full = self.candidates.len() >= CANDIDATES_MAX && !self.candidates.contains_key(name);
-        if reserved || full {
-            let problem = if reserved {
-                "this name is taken by Parapet itself".to_owned()
-            } else {
-                format!("more than {CANDIDATES_MAX} candidates")
-            };
-            let object = format!("candidate {name}");
-            if self.refused.len() < CANDIDATES_MAX {
-                let rejection = Rejection { object, field: "name".to_owned(), problem };
-                self.refused.insert(name.clone(), rejection);
-            }
-            return false;
-        }
-        let mut policies = Policies::of(objects, name);
-        for object in objects.iter().filter(|object| object.kind() != Kind::NetworkPolicy) {
-            let rejection = Rejection {
-                object: format!("{:?}", object.kind()),
-                field: "kind".to_owned(),
-                problem: "a candidate holds NetworkPolicies only".to_owned(),
-            };
-            let others = policies.rejected.entry(PolicyKey::default()).or_default();
-            if others.len() < REJECTIONS_MAX && !others.contains(&rejection) {
-                others.push(rejection);
-            }
-        }
+    /// A candidate is exactly this.
+    pub fn candidate(
+        &mut self,
+        name: &Arc<str>,
+        candidate: &Candidate,
+        selection: &mut Selection,
+    ) -> Touched {
         let known = self.candidates.get(name);
-        let changed = known.is_none_or(|known| known.compiled != policies.compiled);
+        let reserved = matches!(&**name, ENFORCED | DEFAULT_DENY | "");
+        if reserved || known.is_none() && self.candidates.len() >= CANDIDATES_MAX {
+            self.refuse(name, reserved);
+            return Touched::Policies(Vec::new());
+        }
+        let policies = Policies::of_candidate(name, candidate, selection);
+        let touched = match known {
+            None => Touched::Everything,
+            Some(known) if known.removed == policies.removed => {
+                Touched::Policies(differing(&known.compiled, &policies.compiled))
+            }
+            Some(_) => Touched::Everything,
+        };
         self.candidates.insert(name.clone(), policies);
-        self.built &= !changed;
-        changed
+        self.built &= touched.is_nothing();
+        touched
     }
 
     /// Whether this candidate was given.
-    pub(super) fn has(&self, name: &str) -> bool {
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
         self.candidates.contains_key(name) || self.refused.contains_key(name)
     }
 
     /// Builds the sets if anything changed.
-    pub(super) fn build(&mut self) {
+    pub fn build(&mut self) {
         if self.built {
             return;
         }
-        let enforced = self.enforced.compiled.values();
-        let default_deny = PolicySet::new(DEFAULT_DENY.into(), enforced.clone().cloned())
-            .with_default_deny_everywhere();
-        self.sets = vec![PolicySet::new(ENFORCED.into(), enforced.cloned()), default_deny];
+        let enforced =
+            PolicySet::new(ENFORCED.into(), self.enforced.compiled.values().cloned());
+        let default_deny = enforced.renamed(DEFAULT_DENY.into()).with_default_deny_everywhere();
+        self.sets = vec![enforced, default_deny];
         for (name, candidate) in &self.candidates {
             // The candidate's policy of the same name is what the enforced one would become.
-            let kept = self.enforced.compiled.iter();
-            let kept = kept.filter(|(key, _)| !candidate.compiled.contains_key(*key));
+            let kept = self.enforced.compiled.iter().filter(|(key, _)| {
+                !candidate.compiled.contains_key(*key) && !candidate.removed.contains(*key)
+            });
             let both = kept.map(|(_, policy)| policy).chain(candidate.compiled.values());
             self.sets.push(PolicySet::new(name.clone(), both.cloned()));
         }
@@ -143,73 +168,164 @@ impl PolicySets {
     }
 
     /// `enforced`, `default-deny`, then the candidates in the order of their names. As last built.
-    pub(super) fn sets(&self) -> &[PolicySet] {
+    #[must_use]
+    pub fn sets(&self) -> &[PolicySet] {
         &self.sets
     }
 
     /// Their names.
-    pub(super) fn names(&self) -> &[Arc<str>] {
+    #[must_use]
+    pub fn names(&self) -> &[Arc<str>] {
         &self.names
     }
 
-    pub(super) fn rejections(&self) -> Vec<RejectedPolicy> {
-        let enforced: Arc<str> = ENFORCED.into();
-        let sources = [(&enforced, &self.enforced)].into_iter().chain(&self.candidates);
-        let listed = sources.flat_map(|(name, policies)| {
-            policies.rejected.values().flatten().map(move |rejection| (name, rejection))
+    /// What no set holds.
+    #[must_use]
+    pub fn rejections(&self) -> Vec<RejectedPolicy> {
+        let listed = self.sources().flat_map(|(name, policies)| {
+            policies.rejected.values().flatten().map(move |rejection| (name, rejection.clone()))
         });
-        listed
-            .chain(&self.refused)
-            .take(REJECTIONS_MAX)
-            .map(|(name, rejection)| RejectedPolicy {
-                policy_set: name.clone(),
-                rejection: rejection.clone(),
-            })
-            .collect()
+        let refused = self.refused.iter().map(|(name, rejection)| (&**name, rejection.clone()));
+        let removed = self.candidates.iter().flat_map(|(name, candidate)| {
+            let missing = |key: &&PolicyKey| !self.enforced.compiled.contains_key(*key);
+            candidate.removed.iter().filter(missing).map(|key| (&**name, removes_nothing(key)))
+        });
+        as_rejected(listed.chain(refused).chain(removed))
+    }
+
+    /// What is in a set but lets less pass than it says, or is in a candidate and does not count.
+    #[must_use]
+    pub fn notices(&self) -> Vec<RejectedPolicy> {
+        as_rejected(self.sources().flat_map(|(name, policies)| {
+            let notices = policies.compiled.values().flat_map(|policy| policy.notices()).cloned();
+            let others = policies.others.iter().map(|kind| Rejection {
+                object: format!("{kind:?}"),
+                field: "kind".to_owned(),
+                problem: "of a candidate only the network policies count".to_owned(),
+            });
+            notices.chain(others).map(move |notice| (name, notice))
+        }))
+    }
+
+    fn sources(&self) -> impl Iterator<Item = (&str, &Policies)> {
+        let candidates = self.candidates.iter().map(|(name, policies)| (&**name, policies));
+        [(ENFORCED, &self.enforced)].into_iter().chain(candidates)
+    }
+
+    fn changed(&mut self, touched: Vec<Arc<CompiledPolicy>>) -> Touched {
+        self.built &= touched.is_empty();
+        Touched::Policies(touched)
+    }
+
+    fn refuse(&mut self, name: &Arc<str>, reserved: bool) {
+        if self.refused.len() >= CANDIDATES_MAX {
+            return;
+        }
+        let problem = if reserved {
+            "this name is taken by Parapet itself".to_owned()
+        } else {
+            format!("more than {CANDIDATES_MAX} candidates")
+        };
+        let object = format!("candidate {name}");
+        let rejection = Rejection { object, field: "name".to_owned(), problem };
+        self.refused.insert(name.clone(), rejection);
+    }
+}
+
+impl Touched {
+    /// Whether nothing is judged otherwise than before.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Policies(policies) if policies.is_empty())
     }
 }
 
 impl Policies {
-    fn of(objects: &[Object], origin: &Arc<str>) -> Self {
+    fn of_candidate(name: &Arc<str>, candidate: &Candidate, selection: &mut Selection) -> Self {
         let mut policies = Self::default();
-        for object in objects {
-            if let Object::NetworkPolicy(policy) = object {
-                policies.insert(policy, origin);
+        for object in &candidate.objects {
+            if object.kind().is_policy() {
+                policies.insert(object, name, selection);
+                continue;
             }
+            policies.others.insert(object.kind());
+        }
+        for gone in &candidate.removed {
+            policies.removed.insert((gone.kind, gone.namespace.clone(), gone.name.clone()));
         }
         policies
     }
 
-    /// Whether a set with these policies changed.
-    fn insert(&mut self, policy: &NetworkPolicy, origin: &Arc<str>) -> bool {
-        let meta = &policy.metadata;
-        let key = (meta.namespace.clone(), meta.name.clone());
+    /// The policies this replaces and adds, if anything changes.
+    fn insert(
+        &mut self,
+        object: &Object,
+        origin: &Arc<str>,
+        selection: &mut Selection,
+    ) -> Vec<Arc<CompiledPolicy>> {
+        let key = key_of(object);
         let full = self.compiled.len() >= POLICIES_MAX && !self.compiled.contains_key(&key);
-        let compiled = if full {
-            Err(vec![Rejection {
-                object: format!("NetworkPolicy {}/{}", key.0, key.1),
+        let compiled = match compile_object(object, origin) {
+            None => return Vec::new(),
+            Some(Ok(_)) if full => Err(vec![Rejection {
+                object: format!("{:?} {}/{}", key.0, key.1, key.2),
                 field: String::new(),
                 problem: format!("more than {POLICIES_MAX} policies"),
-            }])
-        } else {
-            compile(policy, origin.clone())
+            }]),
+            Some(compiled) => compiled,
         };
         match compiled {
             Ok(compiled) => {
                 self.rejected.remove(&key);
-                let unchanged = self.compiled.get(&key).is_some_and(|known| **known == compiled);
-                if !unchanged {
-                    self.compiled.insert(key, Arc::new(compiled));
+                if self.compiled.get(&key).is_some_and(|known| **known == compiled) {
+                    return Vec::new();
                 }
-                !unchanged
+                let compiled = selection.link(compiled);
+                let old = self.compiled.insert(key, compiled.clone());
+                old.into_iter().chain([compiled]).collect()
             }
             Err(rejections) => {
-                let changed = self.compiled.remove(&key).is_some();
+                let old = self.compiled.remove(&key);
                 if self.rejected.len() < REJECTIONS_MAX || self.rejected.contains_key(&key) {
                     self.rejected.insert(key, rejections);
                 }
-                changed
+                old.into_iter().collect()
             }
         }
     }
+}
+
+fn key_of(object: &Object) -> PolicyKey {
+    let meta = object.meta();
+    (object.kind(), meta.namespace.clone(), meta.name.clone())
+}
+
+/// Those that only one of two has, or that are others in both.
+fn differing(
+    old: &BTreeMap<PolicyKey, Arc<CompiledPolicy>>,
+    new: &BTreeMap<PolicyKey, Arc<CompiledPolicy>>,
+) -> Vec<Arc<CompiledPolicy>> {
+    let only = |one: &BTreeMap<PolicyKey, Arc<CompiledPolicy>>,
+                other: &BTreeMap<PolicyKey, Arc<CompiledPolicy>>| {
+        let differs = |(key, policy): &(&PolicyKey, &Arc<CompiledPolicy>)| {
+            other.get(*key) != Some(*policy)
+        };
+        one.iter().filter(differs).map(|(_, policy)| policy.clone()).collect::<Vec<_>>()
+    };
+    [only(old, new), only(new, old)].concat()
+}
+
+fn removes_nothing((kind, namespace, name): &PolicyKey) -> Rejection {
+    let slash = if namespace.is_empty() { "" } else { "/" };
+    Rejection {
+        object: format!("{kind:?} {namespace}{slash}{name}"),
+        field: "metadata.name".to_owned(),
+        problem: "is to be removed, and no such policy is enforced".to_owned(),
+    }
+}
+
+fn as_rejected<'a>(all: impl Iterator<Item = (&'a str, Rejection)>) -> Vec<RejectedPolicy> {
+    all.take(REJECTIONS_MAX)
+        .map(|(name, rejection)| RejectedPolicy { policy_set: name.into(), rejection })
+        .collect()
 }

@@ -79,7 +79,7 @@ impl Index {
     }
 
     fn service_end_now(&self, service: &Service, port: &ServicePort, addr: Option<IpAddr>) -> End {
-        let of = |ipv6| self.service_identity(service, Some(port), NOW, ipv6);
+        let of = |ipv6| self.service_identity(service, (Some(port), port.port), NOW, ipv6);
         let mut identity = of(addr.is_some_and(|addr| addr.is_ipv6()));
         // A Service without an address of its own leads to those of either family.
         if addr.is_none() && identity.backends.is_empty() {

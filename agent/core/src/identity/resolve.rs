@@ -122,13 +122,17 @@ impl Index {
             None => {
                 // The slices are those of now, and so are the holders of their addresses.
                 let at = record.last_seen.max(self.now);
-                let identity = self.service_identity(service, service_port, at, addr.is_ipv6());
+                let asked = (service_port, port);
+                let identity = self.service_identity(service, asked, at, addr.is_ipv6());
                 let identity = Arc::new(identity);
                 self.remember(cache_key, identity.clone());
                 identity
             }
         };
-        if let [(end, target)] = &*identity.backends {
+        // Which port was asked for is told by nothing but the Service.
+        if let [(end, target)] = &*identity.backends
+            && *target == port
+        {
             return Some((end.clone(), *target));
         }
         let mut ports = identity.backends.iter().map(|(_, target)| *target);
@@ -141,11 +145,11 @@ impl Index {
     pub(super) fn service_identity(
         &self,
         service: &Service,
-        port: Option<&ServicePort>,
+        (service_port, port): (Option<&ServicePort>, u16),
         at: Timestamp,
         ipv6: bool,
     ) -> ServiceIdentity {
-        let backends = match port.map(|port| self.services.backends(service, port, ipv6)) {
+        let backends = match service_port.map(|port| self.services.backends(service, port, ipv6)) {
             None => Vec::new(),
             Some(Backends::Listed(listed)) => listed
                 .into_iter()
@@ -158,6 +162,7 @@ impl Index {
         ServiceIdentity {
             namespace: service.metadata.namespace.as_str().into(),
             name: service.metadata.name.as_str().into(),
+            port,
             backends: backends.into(),
         }
     }
@@ -219,6 +224,11 @@ impl Index {
 fn same_pod(a: &End, b: &End) -> bool {
     match (&a.endpoint, &b.endpoint) {
         (Endpoint::Pod(a), Endpoint::Pod(b)) => !a.host_network && a.uid == b.uid,
+        // Its own and only backend.
+        (Endpoint::Pod(_), Endpoint::Service(service)) => match &*service.backends {
+            [(only, _)] => same_pod(a, only),
+            _ => false,
+        },
         _ => false,
     }
 }

@@ -1,44 +1,29 @@
 //! One flow against one policy set: both sides, each by its own subject.
 //!
-//! In: resolved ends, protocol, target port. Out: what each side says and why. Rules that nobody
-//! can decide make three-valued logic: a match anywhere allows, else an unknown anywhere is
-//! undecidable, else it is denied. It never looks at the order of policies and allocates only for
-//! effects.
+//! In: resolved ends, protocol, target port. Out: what each side says and why. Here is what no
+//! policy is asked about (loopback, the own node, ends that are no pods) and what a Service's
+//! backends say together; what the policies say is in `tiers`. It allocates only for effects.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::cidr::unmap;
-use super::profile::{Choices, OwnNodeChoice, UndefinedProtocolChoice};
-use super::rule::{Answer, CompiledPolicy, Question};
-use super::{Namespaces, PolicySet, Probe};
-use crate::flow::{Direction, End, Endpoint, PodIdentity, Protocol, ServiceIdentity};
+use super::effect::{Effects, Nothing, Sink};
+use super::profile::{Choices, DenialChoice, ExemptionChoice};
+use super::tiers;
+use super::{PolicySet, Probe, Selection};
+use crate::flow::{Direction, End, Endpoint, PodIdentity, ServiceIdentity};
 use crate::verdict::{
-    Decision, Effect, Profile, Reason, RuleMatch, SideDecision, SideSummary, SideVerdict, Tier,
-    Verdict,
+    Decision, Effect, Profile, Reason, SideDecision, SideSummary, SideVerdict, Verdict,
 };
-
-/// Name and origin of the policy that [`PolicySet::with_default_deny_everywhere`] stands for.
-const DEFAULT_DENY: &str = "default-deny";
-
-/// Takes the effects, or drops them.
-trait Sink {
-    /// Whether evaluation goes on after the answer is known, for the effects' sake.
-    fn takes(&self) -> bool;
-    fn take(&mut self, policy: Option<&CompiledPolicy>, rule: Option<usize>, matched: RuleMatch);
-}
-
-/// Drops them.
-struct Nothing;
 
 /// What a side is asked, whichever backend it is about.
 #[derive(Clone, Copy)]
-struct Side<'a> {
-    set: &'a PolicySet,
-    namespaces: &'a Namespaces,
-    choices: &'static Choices,
-    direction: Direction,
+pub(super) struct Side<'a> {
+    pub(super) set: &'a PolicySet,
+    pub(super) selection: &'a Selection,
+    pub(super) choices: &'static Choices,
+    pub(super) direction: Direction,
 }
 
 /// Whether the peer is the subject's own node.
@@ -55,18 +40,40 @@ impl PolicySet {
     #[must_use]
     pub fn evaluate(
         &self,
-        namespaces: &Namespaces,
+        selection: &Selection,
         profile: Profile,
         probe: &Probe<'_>,
     ) -> Verdict {
+        self.verdict(selection, profile, probe, Effects::new(false))
+    }
+
+    /// The same, and of every miss what the rule asks for.
+    #[must_use]
+    pub fn explain(
+        &self,
+        selection: &Selection,
+        profile: Profile,
+        probe: &Probe<'_>,
+    ) -> Verdict {
+        self.verdict(selection, profile, probe, Effects::new(true))
+    }
+
+    fn verdict(
+        &self,
+        selection: &Selection,
+        profile: Profile,
+        probe: &Probe<'_>,
+        effects: Effects,
+    ) -> Verdict {
         let side = |direction| {
-            let mut effects = Vec::new();
-            let side = Side { set: self, namespaces, choices: profile.choices(), direction };
-            let SideDecision { decision, reason } = side.judge(probe, &mut effects);
+            let mut effects = effects.clone();
+            let side = Side { set: self, selection, choices: profile.choices(), direction };
+            let SideDecision { decision, reason, tier } = side.judge(probe, &mut effects);
+            let mut effects = effects.taken();
             if matches!(probe.target.endpoint, Endpoint::Service(_)) {
                 effects = distinct(effects);
             }
-            SideVerdict { decision, reason, effects }
+            SideVerdict { decision, reason, tier, effects }
         };
         let (egress, ingress) = (side(Direction::Egress), side(Direction::Ingress));
         let decision = Decision::of_both(egress.decision, ingress.decision);
@@ -77,12 +84,12 @@ impl PolicySet {
     #[must_use]
     pub fn decide(
         &self,
-        namespaces: &Namespaces,
+        selection: &Selection,
         profile: Profile,
         probe: &Probe<'_>,
     ) -> (Decision, SideSummary) {
         let side = |direction| {
-            let side = Side { set: self, namespaces, choices: profile.choices(), direction };
+            let side = Side { set: self, selection, choices: profile.choices(), direction };
             side.judge(probe, &mut Nothing)
         };
         let (egress, ingress) = (side(Direction::Egress), side(Direction::Ingress));
@@ -108,7 +115,7 @@ impl Side<'_> {
         let mut agreed: Option<SideDecision> = None;
         let mut disagree = false;
         for (target, port) in service.backends.iter() {
-            let one = self.judge_pair(&Probe { target, port: *port, ..*probe }, sink);
+            let one = self.judge_backend(service, &Probe { target, port: *port, ..*probe }, sink);
             let both = agreed.map_or(Some(one), |before| agreement(before, one));
             disagree |= both.is_none();
             agreed = both.or(agreed);
@@ -123,10 +130,50 @@ impl Side<'_> {
         }
     }
 
+    /// One backend, at its own port. Some implementations see the Service's port instead, and some
+    /// ask no policy about a pod that is its own backend.
+    fn judge_backend(
+        self,
+        service: &ServiceIdentity,
+        probe: &Probe<'_>,
+        sink: &mut impl Sink,
+    ) -> SideDecision {
+        let Choices { itself_via_service, service_port, .. } = self.choices;
+        if is_itself(probe) && *itself_via_service != ExemptionChoice::Exempt {
+            let judged = self.judge_policies(probe, sink);
+            return match (judged.decision, itself_via_service) {
+                (Decision::Denied, ExemptionChoice::DeniedIsUndecidable) => {
+                    undecidable(Reason::CniDependent)
+                }
+                (Decision::Allowed, ExemptionChoice::DeniedIsUndecidable) => {
+                    exempt(Reason::Loopback)
+                }
+                _ => judged,
+            };
+        }
+        let judged = self.judge_pair(probe, sink);
+        let may_differ = self.direction == Direction::Egress
+            && service.port != probe.port
+            && *service_port == DenialChoice::Undecidable;
+        if !may_differ {
+            return judged;
+        }
+        let by_service = self.judge_pair(&Probe { port: service.port, ..*probe }, &mut Nothing);
+        if by_service.decision == judged.decision {
+            judged
+        } else {
+            undecidable(Reason::CniDependent)
+        }
+    }
+
     fn judge_pair(self, probe: &Probe<'_>, sink: &mut impl Sink) -> SideDecision {
-        if is_loopback(probe) {
+        if is_loopback(probe) || is_itself(probe) {
             return exempt(Reason::Loopback);
         }
+        self.judge_policies(probe, sink)
+    }
+
+    fn judge_policies(self, probe: &Probe<'_>, sink: &mut impl Sink) -> SideDecision {
         let (subject, peer, own_node_choice) = match self.direction {
             Direction::Egress => (probe.source, probe.target, self.choices.to_own_node),
             Direction::Ingress => (probe.target, probe.source, self.choices.from_own_node),
@@ -136,112 +183,45 @@ impl Side<'_> {
             Err(without_policies) => return without_policies,
         };
         let own_node = own_node(pod, peer);
-        if own_node == OwnNode::Yes && own_node_choice == OwnNodeChoice::Exempt {
+        if own_node == OwnNode::Yes && own_node_choice == ExemptionChoice::Exempt {
             return exempt(Reason::OwnNode);
         }
-        let judged = self.judge_rules(pod, peer, probe, sink);
-        if judged.decision != Decision::Denied {
-            return judged;
-        }
-        match (own_node, own_node_choice) {
+        let judged = tiers::judge(self, pod, peer, probe, sink);
+        match (judged.decision, own_node, own_node_choice) {
             // Were it the own node, it would be exempt.
-            (OwnNode::Unknown, OwnNodeChoice::Exempt) => undecidable(Reason::UnknownEnd),
-            (OwnNode::Yes | OwnNode::Unknown, OwnNodeChoice::DeniedIsUndecidable) => {
-                undecidable(Reason::CniDependent)
+            (Decision::Denied, OwnNode::Unknown, ExemptionChoice::Exempt) => {
+                undecidable(Reason::UnknownEnd)
             }
-            _ if !is_defined(probe.protocol) => match self.choices.undefined_protocol {
-                UndefinedProtocolChoice::Denied => judged,
-                UndefinedProtocolChoice::Undecidable => undecidable(Reason::ProtocolNotDefined),
-            },
+            (
+                Decision::Denied,
+                OwnNode::Yes | OwnNode::Unknown,
+                ExemptionChoice::DeniedIsUndecidable,
+            ) => undecidable(Reason::CniDependent),
             _ => judged,
         }
     }
-
-    fn judge_rules(
-        self,
-        pod: &PodIdentity,
-        peer: &End,
-        probe: &Probe<'_>,
-        sink: &mut impl Sink,
-    ) -> SideDecision {
-        let question = Question { namespaces: self.namespaces, choices: self.choices, probe, peer };
-        let mut isolated = self.set.denies_by_default();
-        let mut allowed = false;
-        let mut unknown: Option<Reason> = None;
-        for policy in self.set.in_namespace(&pod.namespace) {
-            let Some(rules) = policy.rules(self.direction).filter(|_| policy.selects(pod)) else {
-                continue;
-            };
-            isolated = true;
-            if rules.is_empty() {
-                sink.take(Some(policy), None, RuleMatch::NoRules);
-            }
-            for (index, rule) in rules.iter().enumerate() {
-                let (reason, matched) = match rule.answer(&policy.namespace, &question) {
-                    Answer::Yes => (None, RuleMatch::Matched),
-                    Answer::No(miss) => (None, miss),
-                    Answer::Unknown(reason, matched) => (Some(reason), matched),
-                };
-                allowed |= matched == RuleMatch::Matched;
-                if allowed && !sink.takes() {
-                    return decided(Decision::Allowed, Reason::RuleMatched);
-                }
-                // The smallest reason, so that the order of rules and policies never shows.
-                unknown = unknown.into_iter().chain(reason).min();
-                sink.take(Some(policy), Some(index), matched);
-            }
-        }
-        if self.set.denies_by_default() {
-            sink.take(None, None, RuleMatch::NoRules);
-        }
-        match (isolated, allowed, unknown) {
-            (false, ..) => decided(Decision::Allowed, Reason::NotIsolated),
-            (true, true, _) => decided(Decision::Allowed, Reason::RuleMatched),
-            (true, false, Some(reason)) => undecidable(reason),
-            (true, false, None) => decided(Decision::Denied, Reason::NoRuleMatched),
-        }
-    }
 }
 
-impl Sink for Nothing {
-    fn takes(&self) -> bool {
-        false
-    }
-
-    fn take(&mut self, _: Option<&CompiledPolicy>, _: Option<usize>, _: RuleMatch) {}
-}
-
-impl Sink for Vec<Effect> {
-    fn takes(&self) -> bool {
-        true
-    }
-
-    fn take(&mut self, policy: Option<&CompiledPolicy>, rule: Option<usize>, matched: RuleMatch) {
-        let (policy, origin) = match policy {
-            Some(policy) => (policy.id.clone(), policy.origin.clone()),
-            None => (Arc::from(DEFAULT_DENY), Arc::from(DEFAULT_DENY)),
-        };
-        self.push(Effect { policy, origin, tier: Tier::NetworkPolicy, rule, matched });
-    }
-}
-
-/// The pod whose isolation decides, or what holds without asking any policy.
+/// The pod whose policies decide, or what holds without asking any policy.
 fn subject_of(end: &End) -> Result<&PodIdentity, SideDecision> {
     match &end.endpoint {
         Endpoint::Pod(pod) if pod.host_network => Err(exempt(Reason::HostNetwork)),
         Endpoint::Pod(pod) => Ok(pod),
-        Endpoint::Node(_) | Endpoint::External => Err(exempt(Reason::NotAPod)),
+        Endpoint::Node(_) | Endpoint::External | Endpoint::Named(_) => {
+            Err(exempt(Reason::NotAPod))
+        }
         Endpoint::Unknown(why) => Err(undecidable(why.reason())),
         Endpoint::Service(_) => Err(undecidable(Reason::UnknownEnd)),
     }
 }
 
-/// Within a pod, whatever address is used for it.
 fn is_loopback(probe: &Probe<'_>) -> bool {
     let by_address = |end: &End| end.addr.map(unmap).is_some_and(|addr: IpAddr| addr.is_loopback());
-    if by_address(probe.source) || by_address(probe.target) {
-        return true;
-    }
+    by_address(probe.source) || by_address(probe.target)
+}
+
+/// Within a pod, whatever address is used for it.
+fn is_itself(probe: &Probe<'_>) -> bool {
     match (&probe.source.endpoint, &probe.target.endpoint) {
         (Endpoint::Pod(a), Endpoint::Pod(b)) => {
             a.uid == b.uid && a.name == b.name && a.namespace == b.namespace
@@ -265,14 +245,14 @@ fn own_node(pod: &PodIdentity, peer: &End) -> OwnNode {
     }
 }
 
-fn is_defined(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::TCP | Protocol::UDP | Protocol::SCTP)
-}
-
 /// What two backends say together; nothing if they differ. Exempt passes as allowed does.
 fn agreement(a: SideDecision, b: SideDecision) -> Option<SideDecision> {
     match (a.decision, b.decision) {
-        (x, y) if x == y => Some(decided(x, a.reason.min(b.reason))),
+        (x, y) if x == y => {
+            // The same whichever comes first.
+            let (reason, tier) = (a.reason, a.tier).min((b.reason, b.tier));
+            Some(SideDecision { decision: x, reason, tier })
+        }
         (Decision::Allowed, Decision::Exempt) => Some(a),
         (Decision::Exempt, Decision::Allowed) => Some(b),
         _ => None,
@@ -286,14 +266,10 @@ fn distinct(mut effects: Vec<Effect>) -> Vec<Effect> {
     effects
 }
 
-fn decided(decision: Decision, reason: Reason) -> SideDecision {
-    SideDecision { decision, reason }
-}
-
 fn exempt(reason: Reason) -> SideDecision {
-    decided(Decision::Exempt, reason)
+    SideDecision { decision: Decision::Exempt, reason, tier: None }
 }
 
 fn undecidable(reason: Reason) -> SideDecision {
-    decided(Decision::Undecidable, reason)
+    SideDecision { decision: Decision::Undecidable, reason, tier: None }
 }

@@ -1,7 +1,7 @@
-//! Compiled policies: what is left of a NetworkPolicy once its text has been read.
+//! Compiled policies: what is left of a policy object of any kind once its text has been read.
 //!
 //! In: a peer and a port. Out: whether a rule matches, or the nearest thing that kept it from
-//! matching. It never parses, looks up anything but a namespace's labels, or allocates.
+//! matching. It never parses, looks up anything but what a selection holds, or allocates.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,55 +9,77 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::cidr::unmap;
-use super::profile::{BlockChoice, Choices};
+use super::domain::DomainName;
+use super::pattern::Pattern;
+use super::profile::{BlockChoice, Choices, PeerChoice};
+use super::selection::{Identity, Selection};
 use super::selector::{Known, Selector};
-use super::{Namespaces, Probe};
+use super::{Probe, Rejection};
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Protocol, UnknownEnd};
-use crate::verdict::{Reason, RuleMatch};
+use crate::verdict::{Action, PolicyKind, Reason, RuleMatch, Tier};
 
-/// One NetworkPolicy, defaulted, validated and ready to be asked.
+/// One policy, defaulted, validated and ready to be asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CompiledPolicy {
-    // The order of the fields is the order of policies within a set.
+    // The order of the fields is the order of policies within a tier: precedence first.
+    pub(super) tier: Tier,
+    /// Lower is asked first. 0 for NetworkPolicy v1, which knows no order.
+    pub(super) priority: u16,
+    /// Empty for cluster-scoped kinds.
     pub(super) namespace: Arc<str>,
     pub(super) name: Arc<str>,
+    pub(super) kind: PolicyKind,
     pub(super) origin: Arc<str>,
     pub(super) id: Arc<str>,
-    pub(super) subject: Selector,
-    /// None: does not isolate in this direction.
+    pub(super) subject: Arc<Pattern>,
+    /// None: does not speak of this direction. A NetworkPolicy isolates where it has rules, even
+    /// if none.
     pub(super) ingress: Option<Box<[Rule]>>,
-    /// None: does not isolate in this direction.
+    /// The same for egress.
     pub(super) egress: Option<Box<[Rule]>>,
+    pub(super) notices: Box<[Rejection]>,
 }
 
 /// One item of `ingress` or `egress`: a peer and a port must match, where they are given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rule {
-    /// Empty: everyone.
-    pub(super) peers: Box<[Peer]>,
+    pub(super) action: Action,
+    pub(super) peers: Peers,
     /// Empty: every port of every protocol.
     pub(super) ports: Box<[PortRule]>,
+}
+
+/// Whom a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Peers {
+    Everyone,
+    AnyOf(Box<[Peer]>),
+    /// The rule holds something newer than this program and must not let anything pass.
+    FailsClosed,
 }
 
 /// One item of `from` or `to`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Peer {
-    Pods {
-        /// None: the policy's own namespace.
-        namespaces: Option<Selector>,
-        /// An absent one is compiled to the empty one, which selects the same pods.
-        pods: Selector,
-    },
-    Block {
-        net: IpNet,
-        except: Box<[IpNet]>,
-    },
+    Pods(Arc<Pattern>),
+    Blocks(Box<[Block]>),
+    /// Nodes, by the addresses they have.
+    Nodes(Selector),
+    Domains(Box<[DomainName]>),
 }
 
-/// One item of `ports`.
+/// One CIDR without its exceptions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Block {
+    pub(super) net: IpNet,
+    pub(super) except: Box<[IpNet]>,
+}
+
+/// One item of `ports` or `protocols`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct PortRule {
-    pub(super) protocol: Protocol,
+    /// None: whichever the named port has.
+    pub(super) protocol: Option<Protocol>,
     pub(super) port: PortChoice,
 }
 
@@ -80,16 +102,21 @@ pub(super) enum Answer {
 }
 
 /// What a rule is asked, beside the probe.
+#[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
-    pub(super) namespaces: &'a Namespaces,
+    pub(super) selection: &'a Selection,
     pub(super) choices: &'a Choices,
     pub(super) probe: &'a Probe<'a>,
     /// The end that is not the subject.
     pub(super) peer: &'a End,
+    /// What was resolved of the peer. None: nothing was, or the nearest miss is wanted too.
+    pub(super) peer_identity: Option<&'a Identity>,
+    /// What a selector says of a pod on the host network, if it holds of its labels.
+    pub(super) host_network_peer: PeerChoice,
 }
 
 impl CompiledPolicy {
-    /// `metadata.namespace`.
+    /// `metadata.namespace`, empty for cluster-scoped kinds.
     #[must_use]
     pub fn namespace(&self) -> &Arc<str> {
         &self.namespace
@@ -101,10 +128,22 @@ impl CompiledPolicy {
         &self.name
     }
 
-    /// `namespace/name`.
+    /// `namespace/name`, or the name alone.
     #[must_use]
     pub fn id(&self) -> &Arc<str> {
         &self.id
+    }
+
+    /// Which API it is of.
+    #[must_use]
+    pub fn kind(&self) -> PolicyKind {
+        self.kind
+    }
+
+    /// Its tier.
+    #[must_use]
+    pub fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// Where it came from: "enforced" or a candidate's name.
@@ -113,17 +152,47 @@ impl CompiledPolicy {
         &self.origin
     }
 
-    /// Whether the pod is a subject: of this namespace, with these labels, and not on the host
-    /// network.
+    /// What was read of it, but means less than was written: rules that fail closed.
     #[must_use]
-    pub fn selects(&self, pod: &PodIdentity) -> bool {
-        !pod.host_network && pod.namespace == self.namespace && self.subject.matches(&pod.labels)
+    pub fn notices(&self) -> &[Rejection] {
+        &self.notices
     }
 
-    /// Whether it isolates the pods it selects in this direction.
+    /// Whether the pod is a subject. False for one on the host network.
     #[must_use]
-    pub fn isolates(&self, direction: Direction) -> bool {
+    pub fn selects(&self, selection: &Selection, pod: &PodIdentity) -> bool {
+        self.selects_known(selection, selection.identity(pod), pod) == Known::Yes
+    }
+
+    /// Whether the pod may be a subject: it is, or its namespace was never seen.
+    #[must_use]
+    pub fn may_select(&self, selection: &Selection, pod: &PodIdentity) -> bool {
+        self.selects_known(selection, selection.identity(pod), pod) != Known::No
+    }
+
+    /// Whether it speaks of this direction: isolates, or has rules.
+    #[must_use]
+    pub fn speaks_of(&self, direction: Direction) -> bool {
         self.rules(direction).is_some()
+    }
+
+    pub(super) fn selects_known(
+        &self,
+        selection: &Selection,
+        identity: Option<&Identity>,
+        pod: &PodIdentity,
+    ) -> Known {
+        if pod.host_network {
+            return Known::No;
+        }
+        match (identity, self.subject.id) {
+            (Some(identity), Some(id)) if identity.is_subject(id) => Known::Yes,
+            (Some(_), Some(_)) => Known::No,
+            _ => match selection.holds(&self.subject, pod) {
+                (namespace, true) => namespace,
+                (_, false) => Known::No,
+            },
+        }
     }
 
     pub(super) fn rules(&self, direction: Direction) -> Option<&[Rule]> {
@@ -132,12 +201,25 @@ impl CompiledPolicy {
             Direction::Egress => self.egress.as_deref(),
         }
     }
+
+    pub(super) fn for_each_pattern(&mut self, mut f: impl FnMut(&mut Arc<Pattern>)) {
+        f(&mut self.subject);
+        let rules = [&mut self.ingress, &mut self.egress].into_iter().flatten();
+        for rule in rules.flat_map(|rules| rules.iter_mut()) {
+            let Peers::AnyOf(peers) = &mut rule.peers else { continue };
+            for peer in peers {
+                if let Peer::Pods(pattern) = peer {
+                    f(pattern);
+                }
+            }
+        }
+    }
 }
 
 impl Rule {
     /// Peers are asked first: a rule about somebody else is not near because its port fits.
-    pub(super) fn answer(&self, own_namespace: &str, question: &Question<'_>) -> Answer {
-        let peer = self.answer_peers(own_namespace, question);
+    pub(super) fn answer(&self, question: &Question<'_>) -> Answer {
+        let peer = self.peers.answer(question);
         if let Answer::No(_) = peer {
             return peer;
         }
@@ -147,22 +229,6 @@ impl Rule {
             (peer, Answer::Yes) => peer,
             (peer, ports) => least_known(peer, ports),
         }
-    }
-
-    fn answer_peers(&self, own_namespace: &str, question: &Question<'_>) -> Answer {
-        let mut found: Option<Answer> = None;
-        for peer in &self.peers {
-            let answer = peer.answer(own_namespace, question);
-            found = match (found, answer) {
-                (_, Answer::Yes) => return Answer::Yes,
-                (None, answer) => Some(answer),
-                (Some(Answer::No(a)), Answer::No(b)) => Some(Answer::No(nearer(a, b))),
-                (Some(Answer::No(_)), unknown) => Some(unknown),
-                (Some(known), Answer::No(_)) => Some(known),
-                (Some(a), b) => Some(least_known(a, b)),
-            };
-        }
-        found.unwrap_or(Answer::Yes)
     }
 
     fn answer_ports(&self, probe: &Probe<'_>) -> Answer {
@@ -186,7 +252,7 @@ impl Rule {
 
 impl PortRule {
     fn answer(&self, probe: &Probe<'_>) -> Answer {
-        if self.protocol != probe.protocol {
+        if self.protocol.is_some_and(|protocol| protocol != probe.protocol) {
             return Answer::No(RuleMatch::ProtocolDiffers);
         }
         match &self.port {
@@ -209,49 +275,64 @@ impl PortRule {
                 Endpoint::Pod(_)
                 | Endpoint::Node(_)
                 | Endpoint::Service(_)
+                | Endpoint::Named(_)
                 | Endpoint::External => Answer::No(RuleMatch::PortDiffers),
             },
         }
     }
 }
 
+impl Peers {
+    fn answer(&self, question: &Question<'_>) -> Answer {
+        let peers = match self {
+            Self::Everyone => return Answer::Yes,
+            Self::FailsClosed => return Answer::No(RuleMatch::FailsClosed),
+            Self::AnyOf(peers) => peers,
+        };
+        let mut found: Option<Answer> = None;
+        for peer in peers {
+            let answer = peer.answer(question);
+            found = match (found, answer) {
+                (_, Answer::Yes) => return Answer::Yes,
+                (None, answer) => Some(answer),
+                (Some(Answer::No(a)), Answer::No(b)) => Some(Answer::No(nearer(a, b))),
+                (Some(Answer::No(_)), unknown) => Some(unknown),
+                (Some(known), Answer::No(_)) => Some(known),
+                (Some(a), b) => Some(least_known(a, b)),
+            };
+        }
+        found.unwrap_or(Answer::No(RuleMatch::FailsClosed))
+    }
+}
+
 impl Peer {
-    fn answer(&self, own_namespace: &str, question: &Question<'_>) -> Answer {
+    fn answer(&self, question: &Question<'_>) -> Answer {
         match self {
-            Self::Pods { namespaces, pods } => match &question.peer.endpoint {
-                Endpoint::Pod(pod) if !pod.host_network => {
-                    let known = match namespaces {
-                        None if *pod.namespace == *own_namespace => Known::Yes,
-                        None => Known::No,
-                        Some(selector) => question.namespaces.matches(&pod.namespace, selector),
-                    };
-                    answer_pod(known, pods.matches(&pod.labels))
+            Self::Pods(pattern) => answer_pattern(pattern, question),
+            Self::Blocks(blocks) => answer_blocks(blocks, question),
+            Self::Nodes(selector) => answer_nodes(selector, question),
+            Self::Domains(names) => match &question.peer.endpoint {
+                Endpoint::Named(name) => yes_or(
+                    names.iter().any(|each| each.matches(name)),
+                    RuleMatch::DomainNameDiffers,
+                ),
+                Endpoint::External => {
+                    Answer::Unknown(Reason::NameUnknown, RuleMatch::DomainNameUnknown)
                 }
                 Endpoint::Unknown(why) => Answer::Unknown(why.reason(), RuleMatch::PeerUnknown),
-                Endpoint::Pod(_)
-                | Endpoint::Node(_)
-                | Endpoint::Service(_)
-                | Endpoint::External => Answer::No(RuleMatch::PeerIsNoPod),
-            },
-            Self::Block { net, except } => {
-                let choices = question.choices;
-                match block_holds(net, except, question.peer) {
-                    Known::No => Answer::No(RuleMatch::AddressOutside),
-                    Known::Unknown => {
-                        let reason = match &question.peer.endpoint {
-                            Endpoint::Unknown(why) => why.reason(),
-                            _ => Reason::UnknownEnd,
-                        };
-                        Answer::Unknown(reason, RuleMatch::PeerUnknown)
-                    }
-                    Known::Yes => match choice_for(&question.peer.endpoint, choices) {
-                        BlockChoice::Matches => Answer::Yes,
-                        BlockChoice::Undecidable => {
-                            Answer::Unknown(Reason::CniDependent, RuleMatch::CniDependent)
-                        }
-                    },
+                // A name may lead into the cluster too, but nobody told that it did.
+                Endpoint::Pod(_) | Endpoint::Node(_) | Endpoint::Service(_) => {
+                    Answer::No(RuleMatch::DomainNameDiffers)
                 }
-            }
+            },
+        }
+    }
+
+    /// How near the miss is, see [`nearer`]. For those who explain it.
+    pub(super) fn miss(&self, question: &Question<'_>) -> Option<RuleMatch> {
+        match self.answer(question) {
+            Answer::No(miss) => Some(miss),
+            Answer::Yes | Answer::Unknown(..) => None,
         }
     }
 }
@@ -265,31 +346,32 @@ impl UnknownEnd {
     }
 }
 
-/// Which of two unknowns is reported. By their order and not by their place, so that the order of
-/// rules and policies never shows.
-fn least_known(a: Answer, b: Answer) -> Answer {
-    match (a, b) {
-        (Answer::Unknown(x, _), Answer::Unknown(y, _)) if y < x => b,
-        _ => a,
+fn answer_pattern(pattern: &Pattern, question: &Question<'_>) -> Answer {
+    match &question.peer.endpoint {
+        Endpoint::Pod(pod) if !pod.host_network => match (question.peer_identity, pattern.id) {
+            (Some(identity), Some(id)) => {
+                yes_or(identity.is_peer(id), RuleMatch::PodLabelsDiffer)
+            }
+            _ => {
+                let (namespace, labels) = question.selection.holds(pattern, pod);
+                answer_pod(namespace, labels)
+            }
+        },
+        Endpoint::Pod(pod) if question.host_network_peer == PeerChoice::Undecidable => {
+            match question.selection.holds(pattern, pod) {
+                (Known::Yes | Known::Unknown, true) => {
+                    Answer::Unknown(Reason::CniDependent, RuleMatch::CniDependent)
+                }
+                _ => Answer::No(RuleMatch::PeerIsNoPod),
+            }
+        }
+        Endpoint::Unknown(why) => Answer::Unknown(why.reason(), RuleMatch::PeerUnknown),
+        Endpoint::Pod(_)
+        | Endpoint::Node(_)
+        | Endpoint::Service(_)
+        | Endpoint::Named(_)
+        | Endpoint::External => Answer::No(RuleMatch::PeerIsNoPod),
     }
-}
-
-/// The miss that is nearer to a match: right namespace before right kind before right address.
-fn nearer(a: RuleMatch, b: RuleMatch) -> RuleMatch {
-    if nearness(b) > nearness(a) { b } else { a }
-}
-
-fn nearness(miss: RuleMatch) -> u8 {
-    match miss {
-        RuleMatch::PodLabelsDiffer => 3,
-        RuleMatch::NamespaceLabelsDiffer => 2,
-        RuleMatch::AddressOutside => 1,
-        _ => 0,
-    }
-}
-
-fn yes_or(matches: bool, miss: RuleMatch) -> Answer {
-    if matches { Answer::Yes } else { Answer::No(miss) }
 }
 
 fn answer_pod(namespace: Known, labels: bool) -> Answer {
@@ -301,33 +383,108 @@ fn answer_pod(namespace: Known, labels: bool) -> Answer {
     }
 }
 
+fn answer_blocks(blocks: &[Block], question: &Question<'_>) -> Answer {
+    let mut unknown = false;
+    for block in blocks {
+        match block.holds(question.peer) {
+            Known::No => {}
+            Known::Unknown => unknown = true,
+            Known::Yes => {
+                return match choice_for(&question.peer.endpoint, question.choices) {
+                    BlockChoice::Matches => Answer::Yes,
+                    BlockChoice::NeverMatches => Answer::No(RuleMatch::BlockSkipsCluster),
+                    BlockChoice::Undecidable => {
+                        Answer::Unknown(Reason::CniDependent, RuleMatch::CniDependent)
+                    }
+                };
+            }
+        }
+    }
+    match &question.peer.endpoint {
+        _ if !unknown => Answer::No(RuleMatch::AddressOutside),
+        Endpoint::Unknown(why) => Answer::Unknown(why.reason(), RuleMatch::PeerUnknown),
+        _ => Answer::Unknown(Reason::UnknownEnd, RuleMatch::PeerUnknown),
+    }
+}
+
+/// By the address that is asked: a pod on the host network has its node's.
+fn answer_nodes(selector: &Selector, question: &Question<'_>) -> Answer {
+    let node = match &question.peer.endpoint {
+        Endpoint::Node(name) => name,
+        Endpoint::Pod(pod) if pod.host_network => &pod.node,
+        Endpoint::Unknown(why) => {
+            return Answer::Unknown(why.reason(), RuleMatch::PeerUnknown);
+        }
+        Endpoint::Pod(_) | Endpoint::Service(_) | Endpoint::Named(_) | Endpoint::External => {
+            return Answer::No(RuleMatch::PeerIsNoNode);
+        }
+    };
+    match question.selection.node_labels(node) {
+        Some(labels) => yes_or(selector.matches(labels), RuleMatch::NodeLabelsDiffer),
+        None if selector.is_everything() => Answer::Yes,
+        None => Answer::Unknown(Reason::UnknownEnd, RuleMatch::PeerUnknown),
+    }
+}
+
+/// Which of two unknowns is reported. By their order and not by their place, so that the order of
+/// rules and policies never shows.
+fn least_known(a: Answer, b: Answer) -> Answer {
+    match (a, b) {
+        (Answer::Unknown(x, _), Answer::Unknown(y, _)) if y < x => b,
+        _ => a,
+    }
+}
+
+/// The miss that is nearer to a match: right namespace before right kind before right address.
+pub(super) fn nearer(a: RuleMatch, b: RuleMatch) -> RuleMatch {
+    if nearness(b) > nearness(a) { b } else { a }
+}
+
+fn nearness(miss: RuleMatch) -> u8 {
+    match miss {
+        RuleMatch::PodLabelsDiffer => 3,
+        RuleMatch::NamespaceLabelsDiffer
+        | RuleMatch::NodeLabelsDiffer
+        | RuleMatch::DomainNameDiffers
+        | RuleMatch::BlockSkipsCluster => 2,
+        RuleMatch::AddressOutside => 1,
+        _ => 0,
+    }
+}
+
+fn yes_or(matches: bool, miss: RuleMatch) -> Answer {
+    if matches { Answer::Yes } else { Answer::No(miss) }
+}
+
 /// An end known by its address alone may turn out to be a pod, so it goes by the pods' choice.
 fn choice_for(endpoint: &Endpoint, choices: &Choices) -> BlockChoice {
     match endpoint {
-        Endpoint::External => BlockChoice::Matches,
+        Endpoint::External | Endpoint::Named(_) => BlockChoice::Matches,
         Endpoint::Node(_) => choices.block_holds_node,
         Endpoint::Pod(pod) if pod.host_network => choices.block_holds_node,
         Endpoint::Pod(_) | Endpoint::Service(_) | Endpoint::Unknown(_) => choices.block_holds_pod,
     }
 }
 
-/// By the address of the flow. Where a pod's address in the flow is not known, all of its
-/// addresses must agree.
-fn block_holds(net: &IpNet, except: &[IpNet], end: &End) -> Known {
-    let holds = |addr: IpAddr| {
-        let addr = unmap(addr);
-        net.contains(&addr) && !except.iter().any(|each| each.contains(&addr))
-    };
-    let known = |holds: bool| if holds { Known::Yes } else { Known::No };
-    match (end.addr, &end.endpoint) {
-        (Some(addr), _) => known(holds(addr)),
-        (None, Endpoint::Pod(pod)) => {
-            let mut answers = pod.addrs.iter().map(|addr| holds(*addr));
-            match answers.next() {
-                Some(first) if answers.all(|answer| answer == first) => known(first),
-                _ => Known::Unknown,
+impl Block {
+    /// By the address of the flow. Where a pod's address in the flow is not known, all of its
+    /// addresses must agree.
+    fn holds(&self, end: &End) -> Known {
+        let holds = |addr: IpAddr| {
+            let addr = unmap(addr);
+            self.net.contains(&addr) && !self.except.iter().any(|each| each.contains(&addr))
+        };
+        let known = |holds: bool| if holds { Known::Yes } else { Known::No };
+        match (end.addr, &end.endpoint) {
+            (Some(addr), _) => known(holds(addr)),
+            (None, Endpoint::Pod(pod)) => {
+                let mut answers = pod.addrs.iter().map(|addr| holds(*addr));
+                match answers.next() {
+                    Some(first) if answers.all(|answer| answer == first) => known(first),
+                    _ => Known::Unknown,
+                }
             }
+            (None, _) => Known::Unknown,
         }
-        (None, _) => Known::Unknown,
     }
 }

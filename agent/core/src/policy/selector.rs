@@ -3,6 +3,7 @@
 //! In: requirements and label lists sorted by key. Out: whether they match. It never parses, and it
 //! never allocates while matching.
 
+use std::fmt;
 use std::sync::Arc;
 
 /// Labels sorted by key, as identities and namespaces carry them.
@@ -13,21 +14,21 @@ pub(super) const NAMESPACE_NAME_KEY: &str = "kubernetes.io/metadata.name";
 
 /// A present selector: all requirements must hold; none is everything. An absent selector is an
 /// `Option` around this, because what absence means depends on where it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Selector {
     /// Sorted, so that the same selector written in another order is the same value.
     requirements: Box<[Requirement]>,
 }
 
 /// One requirement.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Requirement {
     pub(crate) key: Arc<str>,
     pub(crate) operator: Operator,
 }
 
 /// What is asked of a key's value.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Operator {
     /// Present, and one of these.
     In(Box<[Arc<str>]>),
@@ -55,6 +56,19 @@ impl Selector {
         Self { requirements: requirements.into() }
     }
 
+    /// Whether it requires nothing.
+    pub(crate) fn is_everything(&self) -> bool {
+        self.requirements.is_empty()
+    }
+
+    /// What every match must have one of: a key with these values. None if nothing is that simple.
+    pub(crate) fn anchor(&self) -> Option<(&Arc<str>, &[Arc<str>])> {
+        self.requirements.iter().find_map(|requirement| match &requirement.operator {
+            Operator::In(values) => Some((&requirement.key, &**values)),
+            Operator::NotIn(_) | Operator::Exists | Operator::DoesNotExist => None,
+        })
+    }
+
     /// Whether labels sorted by key satisfy every requirement.
     pub(crate) fn matches(&self, labels: &Labels) -> bool {
         self.requirements
@@ -73,6 +87,30 @@ impl Selector {
             }
         }
         known
+    }
+}
+
+/// As `kubectl get --selector` takes it: "app=web,tier in (a,b),!canary".
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, Requirement { key, operator }) in self.requirements.iter().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            match operator {
+                Operator::In(values) => match &**values {
+                    [one] => write!(f, "{key}={one}")?,
+                    several => write!(f, "{key} in ({})", several.join(","))?,
+                },
+                Operator::NotIn(values) => match &**values {
+                    [one] => write!(f, "{key}!={one}")?,
+                    several => write!(f, "{key} notin ({})", several.join(","))?,
+                },
+                Operator::Exists => write!(f, "{key}")?,
+                Operator::DoesNotExist => write!(f, "!{key}")?,
+            }
+        }
+        Ok(())
     }
 }
 

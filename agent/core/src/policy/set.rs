@@ -1,13 +1,18 @@
-//! Policy sets and the namespaces they are asked about: immutable values that many hold at once.
+//! Policy sets: immutable values that many hold at once.
 //!
-//! In: compiled policies, namespaces with their labels. Out: the policies that may select a pod.
-//! The order in which anything was added never shows.
+//! In: compiled policies. Out: the policies that may select a pod, tier by tier. The order in which
+//! anything was added never shows.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::HashMap;
+
+use super::pattern::PatternId;
 use super::rule::CompiledPolicy;
-use super::selector::{Known, Labels, NAMESPACE_NAME_KEY, Selector};
+use super::selection::{Identity, Selection};
+use super::selector::Known;
+use crate::flow::PodIdentity;
+use crate::verdict::Tier;
 
 /// A named collection of policies, judged as one. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -19,15 +24,14 @@ pub struct PolicySet {
 struct Inner {
     name: Arc<str>,
     default_deny: bool,
-    count: usize,
-    /// A policy selects pods of its own namespace only, so the namespace finds all that may apply.
-    by_namespace: HashMap<Arc<str>, Box<[Arc<CompiledPolicy>]>, foldhash::fast::RandomState>,
-}
-
-/// Every namespace's labels, `kubernetes.io/metadata.name` always among them. Cheap to clone.
-#[derive(Clone, Debug, Default)]
-pub struct Namespaces {
-    labels: Arc<HashMap<Arc<str>, Arc<Labels>, foldhash::fast::RandomState>>,
+    /// In the order of their priorities.
+    admin: Box<[Arc<CompiledPolicy>]>,
+    baseline: Box<[Arc<CompiledPolicy>]>,
+    /// A NetworkPolicy selects pods of its own namespace only: the long way to find all that may.
+    by_namespace: HashMap<Arc<str>, Box<[Arc<CompiledPolicy>]>>,
+    /// The short way, for pods that were identified. Empty if any NetworkPolicy is not linked.
+    by_subject: HashMap<PatternId, Vec<Arc<CompiledPolicy>>>,
+    linked: bool,
 }
 
 impl PolicySet {
@@ -36,12 +40,26 @@ impl PolicySet {
         let mut sorted: Vec<_> = policies.into_iter().collect();
         sorted.sort();
         sorted.dedup();
-        let by_namespace = sorted
+        let of = |tier: Tier| -> &[Arc<CompiledPolicy>] {
+            let start = sorted.partition_point(|policy| policy.tier < tier);
+            let end = sorted.partition_point(|policy| policy.tier <= tier);
+            sorted.get(start..end).unwrap_or_default()
+        };
+        let namespaced = of(Tier::NetworkPolicy);
+        let by_namespace = namespaced
             .chunk_by(|a, b| a.namespace() == b.namespace())
             .filter_map(|chunk| Some((chunk.first()?.namespace().clone(), chunk.into())))
             .collect();
-        let count = sorted.len();
-        Self { inner: Arc::new(Inner { name, default_deny: false, count, by_namespace }) }
+        let linked = namespaced.iter().all(|policy| policy.subject.id.is_some());
+        let mut by_subject: HashMap<PatternId, Vec<_>> = HashMap::default();
+        let subjects = namespaced.iter().filter_map(|policy| Some((policy.subject.id?, policy)));
+        for (id, policy) in subjects.filter(|_| linked) {
+            by_subject.entry(id).or_default().push(policy.clone());
+        }
+        let (admin, baseline) = (of(Tier::Admin).into(), of(Tier::Baseline).into());
+        let inner =
+            Inner { name, default_deny: false, admin, baseline, by_namespace, by_subject, linked };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Its name.
@@ -54,22 +72,31 @@ impl PolicySet {
     /// counted.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.inner.count
+        self.policies().count()
     }
 
     /// Whether it holds no policy.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.inner.count == 0
+        self.policies().next().is_none()
     }
 
-    /// Its policies in their order within namespaces, the namespaces in no order.
+    /// Its policies, tier by tier, each in the order they are asked; the namespaces in no order.
     pub fn policies(&self) -> impl Iterator<Item = &Arc<CompiledPolicy>> {
-        self.inner.by_namespace.values().flatten()
+        let namespaced = self.inner.by_namespace.values().flatten();
+        self.inner.admin.iter().chain(namespaced).chain(&self.inner.baseline)
+    }
+
+    /// The same policies under another name.
+    #[must_use]
+    pub fn renamed(&self, name: Arc<str>) -> Self {
+        let mut renamed = self.clone();
+        Arc::make_mut(&mut renamed.inner).name = name;
+        renamed
     }
 
     /// The same set where every pod of every namespace is also isolated in both directions, as by
-    /// one policy without rules that is called "default-deny".
+    /// one NetworkPolicy without rules that is called "default-deny".
     #[must_use]
     pub fn with_default_deny_everywhere(mut self) -> Self {
         Arc::make_mut(&mut self.inner).default_deny = true;
@@ -80,42 +107,37 @@ impl PolicySet {
         self.inner.default_deny
     }
 
-    pub(super) fn in_namespace(&self, namespace: &str) -> &[Arc<CompiledPolicy>] {
-        self.inner.by_namespace.get(namespace).map_or(&[], |policies| policies)
-    }
-}
-
-impl Namespaces {
-    /// The namespace now has these labels. Its name label is added, and wins over a given one as it
-    /// does in the API server.
-    pub fn insert(&mut self, name: &str, labels: &BTreeMap<String, String>) {
-        let name: Arc<str> = name.into();
-        let mut sorted: BTreeMap<&str, &str> =
-            labels.iter().map(|(key, value)| (&**key, &**value)).collect();
-        sorted.insert(NAMESPACE_NAME_KEY, &name);
-        let labels = sorted.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        Arc::make_mut(&mut self.labels).insert(name, labels);
+    pub(super) fn admin(&self) -> &[Arc<CompiledPolicy>] {
+        &self.inner.admin
     }
 
-    /// The namespace is gone.
-    pub fn remove(&mut self, name: &str) {
-        if self.labels.contains_key(name) {
-            Arc::make_mut(&mut self.labels).remove(name);
+    pub(super) fn baseline(&self) -> &[Arc<CompiledPolicy>] {
+        &self.inner.baseline
+    }
+
+    /// Calls for each NetworkPolicy that selects the pod, in no order, until it is told to stop.
+    pub(super) fn for_each_selecting<'a>(
+        &'a self,
+        selection: &Selection,
+        identity: Option<&Identity>,
+        pod: &PodIdentity,
+        mut goes_on: impl FnMut(&'a CompiledPolicy) -> bool,
+    ) {
+        let inner = &*self.inner;
+        if let Some(identity) = identity.filter(|_| inner.linked && !pod.host_network) {
+            let selecting = identity.subjects().iter().filter_map(|id| inner.by_subject.get(id));
+            for policy in selecting.flatten() {
+                if !goes_on(policy) {
+                    return;
+                }
+            }
+            return;
         }
-    }
-
-    /// Its labels, sorted by key; none if it is not known.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Labels> {
-        self.labels.get(name).map(|labels| &**labels)
-    }
-
-    /// Of a namespace that was never seen its name is known nevertheless.
-    pub(super) fn matches(&self, name: &str, selector: &Selector) -> Known {
-        match self.get(name) {
-            Some(labels) if selector.matches(labels) => Known::Yes,
-            Some(_) => Known::No,
-            None => selector.matches_name_only(name),
+        let own = inner.by_namespace.get(&pod.namespace).map_or(&[][..], |policies| policies);
+        for policy in own {
+            if policy.selects_known(selection, identity, pod) == Known::Yes && !goes_on(policy) {
+                return;
+            }
         }
     }
 }

@@ -24,7 +24,7 @@ fn decide_allocates_nothing() {
             for target in &ends {
                 for profile in [Profile::Common, Profile::Spec] {
                     let probe = Probe { source, target, protocol, port: 80 };
-                    std::hint::black_box(set.decide(&cluster.namespaces, profile, &probe));
+                    std::hint::black_box(set.decide(&cluster.selection, profile, &probe));
                 }
             }
         }
@@ -33,7 +33,7 @@ fn decide_allocates_nothing() {
     // The counter counts.
     let probe = Probe { source: &ends[1], target: &ends[0], protocol, port: 80 };
     let counted = allocation_counter::measure(|| {
-        std::hint::black_box(set.evaluate(&cluster.namespaces, Profile::Spec, &probe));
+        std::hint::black_box(set.evaluate(&cluster.selection, Profile::Spec, &probe));
     });
     assert!(counted.count_total > 0);
 }

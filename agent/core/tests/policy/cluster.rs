@@ -14,12 +14,12 @@ use parapet_core::flow::{
     End, Endpoint, NamedPort, PodIdentity, Protocol, ServiceIdentity, UnknownEnd, Workload,
 };
 use parapet_core::object::{Meta, NetworkPolicy, NetworkPolicySpec};
-use parapet_core::policy::{Namespaces, PolicySet, Probe, compile};
+use parapet_core::policy::{Selection, PolicySet, Probe, compile};
 use parapet_core::verdict::{Profile, SideVerdict, Verdict};
 
 /// Namespaces and pods under the names the tables use.
 pub(crate) struct Cluster {
-    pub(crate) namespaces: Namespaces,
+    pub(crate) selection: Selection,
     pub(crate) pods: BTreeMap<String, Arc<PodIdentity>>,
     pub(crate) services: BTreeMap<String, Vec<(String, u16)>>,
 }
@@ -56,10 +56,10 @@ const NODES: &[(&str, &str)] = &[("n1", "192.168.0.1"), ("n2", "192.168.0.2"), (
 
 /// Namespaces x, y and z are known with labels; q has a pod but was never seen itself.
 pub(crate) fn cluster() -> Cluster {
-    let mut namespaces = Namespaces::default();
+    let mut selection = Selection::default();
     for (name, team) in [("x", Some("red")), ("y", Some("blue")), ("z", None)] {
         let labels = team.map(|team| ("team".to_owned(), team.to_owned())).into_iter().collect();
-        namespaces.insert(name, &labels);
+        selection.insert_namespace(name, &labels);
     }
     let pods = PODS.iter().map(|row| (row.0.to_owned(), Arc::new(pod(row)))).collect();
     let service = |name: &str, backends: &[(&str, u16)]| {
@@ -72,7 +72,7 @@ pub(crate) fn cluster() -> Cluster {
         service("outside", &[("ip:198.51.100.7", 443)]),
         service("empty", &[]),
     ]);
-    Cluster { namespaces, pods, services }
+    Cluster { selection, pods, services }
 }
 
 fn pod(row: &PodRow) -> PodIdentity {
@@ -151,7 +151,7 @@ impl Cluster {
                 let backends = &self.services[rest];
                 let backends = backends.iter().map(|(end, port)| (self.end(end), *port)).collect();
                 let service =
-                    ServiceIdentity { namespace: "x".into(), name: rest.into(), backends };
+                    ServiceIdentity { namespace: "x".into(), name: rest.into(), port: 80, backends };
                 End { addr: None, endpoint: Endpoint::Service(Arc::new(service)) }
             }
             _ => {
@@ -170,8 +170,8 @@ impl Cluster {
         let (source, target) = (self.end(source), self.end(target));
         let (protocol, port) = (protocol(protocol_name), port.parse().unwrap());
         let probe = Probe { source: &source, target: &target, protocol, port };
-        let verdict = set.evaluate(&self.namespaces, profile, &probe);
-        let (decision, summary) = set.decide(&self.namespaces, profile, &probe);
+        let verdict = set.evaluate(&self.selection, profile, &probe);
+        let (decision, summary) = set.decide(&self.selection, profile, &probe);
         let short = |side: &SideVerdict| (side.decision, side.reason);
         assert_eq!(
             (decision, summary.egress.decision, summary.egress.reason),

@@ -14,7 +14,7 @@ use parapet_core::object::{
     EgressRule, IngressRule, IntOrString, IpBlock, LabelRequirement, LabelSelector, NetworkPolicy,
     NetworkPolicySpec, PolicyPeer, PolicyPort,
 };
-use parapet_core::policy::{Namespaces, PolicySet, Probe};
+use parapet_core::policy::{Selection, PolicySet, Probe};
 use parapet_core::verdict::{Decision, Profile, Reason};
 use proptest::collection::{btree_map, vec};
 use proptest::option::{of, weighted};
@@ -202,10 +202,12 @@ fn world() -> impl Strategy<Value = World> {
 }
 
 impl World {
-    fn namespaces(&self) -> Namespaces {
-        let mut namespaces = Namespaces::default();
-        self.namespaces.iter().for_each(|(name, labels)| namespaces.insert(name, labels));
-        namespaces
+    fn selection(&self) -> Selection {
+        let mut selection = Selection::default();
+        self.namespaces.iter().for_each(|(name, labels)| {
+            selection.insert_namespace(name, labels);
+        });
+        selection
     }
 
     fn probe(&self) -> Probe<'_> {
@@ -215,7 +217,7 @@ impl World {
 
     /// (both, egress, ingress)
     fn decide(&self, set: &PolicySet, profile: Profile) -> [Decision; 3] {
-        let (both, sides) = set.decide(&self.namespaces(), profile, &self.probe());
+        let (both, sides) = set.decide(&self.selection(), profile, &self.probe());
         [both, sides.egress.decision, sides.ingress.decision]
     }
 }
@@ -257,7 +259,7 @@ proptest! {
         if deny {
             set = set.with_default_deny_everywhere();
         }
-        let verdict = set.evaluate(&world.namespaces(), profile, &world.probe());
+        let verdict = set.evaluate(&world.selection(), profile, &world.probe());
         let sides = [verdict.decision, verdict.egress.decision, verdict.ingress.decision];
         prop_assert_eq!(sides, world.decide(&set, profile));
     }
@@ -271,16 +273,16 @@ proptest! {
         common: bool,
     ) {
         let profile = if common { Profile::Common } else { Profile::Spec };
-        let (namespaces, probe) = (world.namespaces(), world.probe());
-        let one = policy_set(&world.policies).evaluate(&namespaces, profile, &probe);
-        let other = policy_set(&shuffled).evaluate(&namespaces, profile, &probe);
+        let (selection, probe) = (world.selection(), world.probe());
+        let one = policy_set(&world.policies).evaluate(&selection, profile, &probe);
+        let other = policy_set(&shuffled).evaluate(&selection, profile, &probe);
         prop_assert_eq!(&one, &other);
         let mut reversed = world.policies.clone();
         for policy in &mut reversed {
             policy.spec.ingress.iter_mut().for_each(|rules| rules.reverse());
             policy.spec.egress.iter_mut().for_each(|rules| rules.reverse());
         }
-        let (decision, sides) = policy_set(&reversed).decide(&namespaces, profile, &probe);
+        let (decision, sides) = policy_set(&reversed).decide(&selection, profile, &probe);
         prop_assert_eq!((decision, sides.egress.reason), (one.decision, one.egress.reason));
         prop_assert_eq!(sides.ingress.reason, one.ingress.reason);
     }
@@ -318,11 +320,11 @@ proptest! {
             return Ok(());
         }
         end.endpoint = Endpoint::Unknown(UnknownEnd::NoHolder);
-        let known = set.decide(&world.namespaces(), Profile::Spec, &world.probe()).1;
+        let known = set.decide(&world.selection(), Profile::Spec, &world.probe()).1;
         if known.egress.reason == Reason::Loopback {
             return Ok(());
         }
-        let unknown = set.decide(&unknown.namespaces(), Profile::Spec, &unknown.probe()).1;
+        let unknown = set.decide(&unknown.selection(), Profile::Spec, &unknown.probe()).1;
         for (unknown, known) in [(unknown.egress, known.egress), (unknown.ingress, known.ingress)] {
             let (unknown, known) = (passes(unknown.decision), passes(known.decision));
             prop_assert!(unknown.is_none() || unknown == known, "{:?} {:?}", unknown, known);

@@ -4,7 +4,7 @@
 //! In: tables. Out: passed or failed.
 
 use parapet_core::verdict::Profile::{Common, Spec};
-use parapet_core::verdict::{Effect, RuleMatch, Tier};
+use parapet_core::verdict::{Action, Effect, PolicyKind, RuleMatch, Tier};
 
 use crate::cluster::{check, check_set, cluster, objects, policy_set};
 
@@ -144,6 +144,9 @@ x/other-way: {podSelector: {}, policyTypes: [Egress]}",
         policy: policy.into(),
         origin: origin.into(),
         tier: Tier::NetworkPolicy,
+        kind: PolicyKind::NetworkPolicy,
+        action: Action::Allow,
+        wanted: None,
         rule,
         matched,
     };

@@ -1,33 +1,55 @@
-//! An answer for people: the decision first, then each side and every rule that was asked.
+//! An answer for people: the decision first, then what the other sets say, then each side with
+//! every rule that was asked.
 //!
 //! In: one [`Answer`]. Out: lines of text. It adds nothing that is not in the answer.
 
 use std::io::Write;
 
 use parapet_core::flow::Direction;
-use parapet_core::verdict::{Decision, Effect, Profile, Reason, RuleMatch, SideVerdict};
+use parapet_core::verdict::{Action, Effect, Profile, RuleMatch, SideVerdict, Tier};
 
-use super::Answer;
+use super::{Answer, SetAnswer};
+use crate::export::report::words;
 
 /// Writes one answer.
 pub(super) fn tree(out: &mut impl Write, answer: &Answer<'_>) -> std::io::Result<()> {
-    let Answer { probe, policy_set, verdict } = answer;
+    let Answer { probe, policy_set, verdict, sets } = answer;
     let port = probe.port.map_or_else(String::new, |port| format!(" port {port}"));
     writeln!(out, "{} -> {}{port}, {}", probe.from, probe.to, probe.protocol)?;
-    let profile = match verdict.profile {
-        Profile::Common => "common",
-        Profile::Spec => "spec",
-    };
-    let (direction, side) = verdict.deciding();
     writeln!(
         out,
-        "{}: decided by {}, {} (policy set {policy_set}, profile {profile})",
-        decision(verdict.decision),
-        direction_name(direction),
-        reason(side.reason),
+        "{} under policy set {policy_set}, profile {}: {}",
+        words::decision(verdict.decision),
+        profile_name(verdict.profile),
+        words::why(verdict),
     )?;
+    for set in sets {
+        set_line(out, set)?;
+    }
     side_tree(out, Direction::Egress, &verdict.egress)?;
     side_tree(out, Direction::Ingress, &verdict.ingress)
+}
+
+/// Writes a profile's choices.
+pub(super) fn profile(out: &mut impl Write, profile: Profile) -> std::io::Result<()> {
+    writeln!(out, "profile {}", profile_name(profile))?;
+    for row in profile.table() {
+        writeln!(out, "  {}: {}\n      {}", row.question, row.choice, row.source)?;
+    }
+    Ok(())
+}
+
+fn set_line(out: &mut impl Write, set: &SetAnswer<'_>) -> std::io::Result<()> {
+    let SetAnswer { policy_set, decision, delta, newly_isolated } = set;
+    write!(out, "  {policy_set}: {}", words::decision(*decision))?;
+    if *policy_set != parapet_core::engine::ENFORCED {
+        write!(out, ", {}", words::delta(*delta).replace('_', " "))?;
+    }
+    for direction in newly_isolated {
+        let direction = words::direction(Some(*direction));
+        write!(out, "; the first policy to isolate this pod for {direction}")?;
+    }
+    writeln!(out)
 }
 
 fn side_tree(
@@ -35,63 +57,51 @@ fn side_tree(
     direction: Direction,
     side: &SideVerdict,
 ) -> std::io::Result<()> {
-    let name = direction_name(direction);
-    writeln!(out, "  {name}: {}, {}", decision(side.decision), reason(side.reason))?;
-    for Effect { policy, origin, rule, matched, .. } in &side.effects {
-        let rule = rule.map_or_else(String::new, |rule| format!(" {name}[{rule}]"));
-        writeln!(out, "    {policy} ({origin}){rule}: {}", rule_match(*matched))?;
+    let name = words::direction(Some(direction));
+    let (decision, reason) = (words::decision(side.decision), words::reason_in_words(side.reason));
+    writeln!(out, "  {name}: {decision}, {reason}{}", tier(side.tier))?;
+    for effect in &side.effects {
+        writeln!(out, "    {}", effect_line(name, effect))?;
     }
     Ok(())
 }
 
-fn direction_name(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Egress => "egress",
-        Direction::Ingress => "ingress",
+fn tier(tier: Option<Tier>) -> &'static str {
+    match tier {
+        Some(Tier::Admin) => " (admin tier)",
+        Some(Tier::Baseline) => " (baseline tier)",
+        Some(Tier::NetworkPolicy) | None => "",
     }
 }
 
-fn decision(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Allowed => "allowed",
-        Decision::Denied => "denied",
-        Decision::Undecidable => "undecidable",
-        Decision::Exempt => "exempt",
-    }
-}
-
-fn reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::NotIsolated => "no policy isolates the pod",
-        Reason::RuleMatched => "a rule matches",
-        Reason::NoRuleMatched => "isolated, and no rule matches",
-        Reason::OwnNode => "it is the pod's own node",
-        Reason::Loopback => "the pod talks to itself",
-        Reason::HostNetwork => "the pod is on the host network",
-        Reason::NotAPod => "this end is no pod",
-        Reason::EstablishedReply => "an answer within an allowed connection",
-        Reason::UnknownEnd => "an end is not known",
-        Reason::UnknownDirection => "nothing told who began",
-        Reason::AmbiguousAddress => "more than one pod holds the address",
-        Reason::EndpointsDisagree => "the Service's endpoints are judged differently",
-        Reason::NoEndpoints => "the Service has no endpoint",
-        Reason::CniDependent => "implementations differ here",
-        Reason::ProtocolNotDefined => "NetworkPolicy does not define this protocol",
-        Reason::SourceRewritten => "the source address is rewritten on the way",
-    }
-}
-
-fn rule_match(matched: RuleMatch) -> &'static str {
-    match matched {
+fn effect_line(direction: &str, effect: &Effect) -> String {
+    let Effect { origin, rule, action, matched, wanted, tier, .. } = effect;
+    let policy = words::policy(effect);
+    let rule = rule.map_or_else(String::new, |rule| format!(" {direction}[{rule}]"));
+    let action = match (tier, action) {
+        (Tier::NetworkPolicy, _) => "",
+        (_, Action::Allow) => " accepts",
+        (_, Action::Deny) => " denies",
+        (_, Action::Pass) => " passes to the next tier",
+    };
+    let said = match matched {
         RuleMatch::Matched => "matches",
         RuleMatch::NoRules => "isolates, and has no rule in this direction",
-        RuleMatch::PortDiffers => "the peer matches, the port does not",
-        RuleMatch::ProtocolDiffers => "the peer matches, the protocol does not",
-        RuleMatch::NamespaceLabelsDiffer => "the peer's namespace labels differ",
-        RuleMatch::PodLabelsDiffer => "the peer's pod labels differ",
-        RuleMatch::AddressOutside => "the address is outside of its blocks",
-        RuleMatch::PeerIsNoPod => "it asks for pods, and the peer is none",
-        RuleMatch::CniDependent => "implementations differ here",
-        RuleMatch::PeerUnknown => "the peer is not known",
+        other => words::matched_in_words(*other),
+    };
+    let wanted = wanted.as_ref().map_or_else(String::new, |text| format!("; it wants {text}"));
+    format!("{policy} ({origin}){rule}{action}: {said}{wanted}")
+}
+
+fn profile_name(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Common => "common",
+        Profile::Spec => "spec",
+        Profile::Cilium => "cilium",
+        Profile::Calico => "calico",
+        Profile::Aws => "aws",
+        Profile::Antrea => "antrea",
+        Profile::OvnKubernetes => "ovn-kubernetes",
+        Profile::KubeNetworkPolicies => "kube-network-policies",
     }
 }

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use parapet_core::flow::{Direction, Outcome, Protocol};
-use parapet_core::verdict::{Decision, Delta, Effect, Reason, RuleMatch, SideVerdict, Verdict};
+use parapet_core::verdict::{
+    Action, Decision, Delta, Effect, PolicyKind, Reason, RuleMatch, SideVerdict, Tier, Verdict,
+};
 
 /// `TCP`, `UDP`, `SCTP` or the number.
 #[must_use]
@@ -79,27 +81,50 @@ pub fn why(verdict: &Verdict) -> String {
 /// The same for one side.
 #[must_use]
 pub fn why_side(side: &SideVerdict) -> String {
+    let deciding = |action: Action| {
+        side.effects.iter().find(|effect| {
+            effect.matched == RuleMatch::Matched
+                && effect.action == action
+                && side.tier.is_none_or(|tier| tier == effect.tier)
+        })
+    };
     match side.reason {
-        Reason::RuleMatched => {
-            match side.effects.iter().find(|effect| effect.matched == RuleMatch::Matched) {
-                Some(Effect { policy, rule: Some(rule), .. }) => {
-                    format!("rule {rule} of {policy} matches")
-                }
-                Some(Effect { policy, .. }) => format!("{policy} matches"),
-                None => "a rule matches".to_owned(),
-            }
-        }
+        Reason::RuleMatched => match deciding(Action::Allow) {
+            Some(effect) => format!("{} matches", rule(effect)),
+            None => "a rule matches".to_owned(),
+        },
+        Reason::RuleDenies => match deciding(Action::Deny) {
+            Some(effect) => format!("{} denies it", rule(effect)),
+            None => "a rule denies it".to_owned(),
+        },
         Reason::NoRuleMatched if !side.effects.is_empty() => {
-            format!("isolated by {}; {}", policies(side), nearest(side))
+            format!("isolated by {}; {}", isolating(side), nearest(side))
         }
         reason => reason_in_words(reason).to_owned(),
     }
 }
 
-/// The policies of a side, each once, in the verdict's order.
-fn policies(side: &SideVerdict) -> String {
+/// "rule 0 of shop/allow-web", "rule 2 of ClusterNetworkPolicy no-metadata".
+fn rule(effect: &Effect) -> String {
+    match effect.rule {
+        Some(rule) => format!("rule {rule} of {}", policy(effect)),
+        None => policy(effect),
+    }
+}
+
+/// The policy's name; of a cluster-scoped one with its kind, because there are several.
+#[must_use]
+pub fn policy(effect: &Effect) -> String {
+    match effect.kind {
+        PolicyKind::NetworkPolicy => effect.policy.to_string(),
+        kind => format!("{} {}", kind.name(), effect.policy),
+    }
+}
+
+/// The NetworkPolicies of a side, each once, in the verdict's order.
+fn isolating(side: &SideVerdict) -> String {
     let mut names: Vec<&str> = Vec::new();
-    for effect in &side.effects {
+    for effect in side.effects.iter().filter(|effect| effect.tier == Tier::NetworkPolicy) {
         if !names.contains(&effect.policy.as_ref()) {
             names.push(&effect.policy);
         }
@@ -107,27 +132,29 @@ fn policies(side: &SideVerdict) -> String {
     names.join(", ")
 }
 
-/// The rule that came nearest to matching: one whose peers match comes before one whose do not.
+/// The rule of a NetworkPolicy that came nearest to matching: one whose peers match comes before
+/// one whose do not.
 fn nearest(side: &SideVerdict) -> String {
     let rank = |matched: RuleMatch| match matched {
         RuleMatch::Matched => 0,
-        RuleMatch::CniDependent | RuleMatch::PeerUnknown => 1,
+        RuleMatch::CniDependent | RuleMatch::PeerUnknown | RuleMatch::DomainNameUnknown => 1,
         RuleMatch::PortDiffers => 2,
         RuleMatch::ProtocolDiffers => 3,
         RuleMatch::PodLabelsDiffer => 4,
-        RuleMatch::NamespaceLabelsDiffer => 5,
-        RuleMatch::AddressOutside => 6,
-        RuleMatch::PeerIsNoPod => 7,
-        RuleMatch::NoRules => 8,
+        RuleMatch::NamespaceLabelsDiffer | RuleMatch::NodeLabelsDiffer => 5,
+        RuleMatch::BlockSkipsCluster | RuleMatch::DomainNameDiffers => 6,
+        RuleMatch::AddressOutside => 7,
+        RuleMatch::PeerIsNoPod | RuleMatch::PeerIsNoNode => 8,
+        RuleMatch::NoRules | RuleMatch::FailsClosed => 9,
     };
-    match side.effects.iter().min_by_key(|effect| rank(effect.matched)) {
+    let of_tier = side.effects.iter().filter(|effect| effect.tier == Tier::NetworkPolicy);
+    match of_tier.min_by_key(|effect| rank(effect.matched)) {
         Some(Effect { matched: RuleMatch::NoRules, .. }) | None => {
             "no rule allows anything".to_owned()
         }
-        Some(Effect { policy, rule: Some(rule), matched, .. }) => {
-            format!("nearest is rule {rule} of {policy}: {}", matched_in_words(*matched))
+        Some(effect) => {
+            format!("nearest is {}: {}", rule(effect), matched_in_words(effect.matched))
         }
-        Some(effect) => matched_in_words(effect.matched).to_owned(),
     }
 }
 
@@ -145,6 +172,12 @@ pub fn matched_in_words(matched: RuleMatch) -> &'static str {
         RuleMatch::PeerIsNoPod => "it asks for pods and the peer is none",
         RuleMatch::CniDependent => "it depends on the network plugin",
         RuleMatch::PeerUnknown => "the peer is not known",
+        RuleMatch::PeerIsNoNode => "it asks for nodes and the peer is none",
+        RuleMatch::NodeLabelsDiffer => "the node's labels differ",
+        RuleMatch::DomainNameDiffers => "it asks for other domain names",
+        RuleMatch::DomainNameUnknown => "it is not known by which name the address was asked for",
+        RuleMatch::BlockSkipsCluster => "blocks do not hold the cluster's own addresses here",
+        RuleMatch::FailsClosed => "it holds something newer than Parapet, and lets nothing pass",
     }
 }
 
@@ -167,6 +200,9 @@ pub fn reason_in_words(reason: Reason) -> &'static str {
         Reason::NoEndpoints => "the Service has no known endpoint",
         Reason::CniDependent => "network plugins differ here and the profile does not choose",
         Reason::ProtocolNotDefined => "NetworkPolicy does not define this protocol",
+        Reason::RuleDenies => "a rule denies it",
+        Reason::PriorityTie => "policies of the same priority disagree",
+        Reason::NameUnknown => "it is not known by which domain name the address was asked for",
         Reason::SourceRewritten => "the source address was rewritten on the way",
     }
 }

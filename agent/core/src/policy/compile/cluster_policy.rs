@@ -1,0 +1,208 @@
+//! From a ClusterNetworkPolicy to a compiled one.
+//!
+//! In: the object. Out: the policy, or every reason to refuse it, as the CRD's own validation says.
+
+use std::sync::Arc;
+
+use super::super::Rejection;
+use super::super::labels::port_name_problem;
+use super::super::rule::{CompiledPolicy, PortChoice, PortRule, Rule};
+use super::cluster_peer::{
+    FailsClosed, RuleParts, Version, compile_priority, compile_subject, fails_closed, names,
+};
+use super::{Refusals, port_number};
+use crate::flow::{Direction, Protocol};
+use crate::object::{
+    ClusterNetworkPolicy, ClusterPolicyProtocol, ClusterPolicyRule, PortOrRange, ProtocolPorts,
+};
+use crate::verdict::{PolicyKind, Tier};
+
+const VERSION: Version = Version {
+    kind: PolicyKind::ClusterNetworkPolicy,
+    items_max: 25,
+    allow: "Accept",
+    ports_field: "protocols",
+    named_port_field: "destinationNamedPort",
+};
+
+pub(super) fn compile(
+    policy: &ClusterNetworkPolicy,
+    origin: Arc<str>,
+) -> Result<CompiledPolicy, Vec<Rejection>> {
+    let name = &*policy.metadata.name;
+    let mut refusals = Refusals::of(VERSION.kind, name);
+    refusals.check_name(name);
+    let spec = &policy.spec;
+    let tier = match spec.tier.as_deref() {
+        Some("Admin") => Tier::Admin,
+        Some("Baseline") => Tier::Baseline,
+        other => {
+            let given = other.map_or("it is missing".to_owned(), |other| format!("{other:?}"));
+            refusals.add("spec.tier", format!("must be \"Admin\" or \"Baseline\": {given}"));
+            Tier::Admin
+        }
+    };
+    let priority = compile_priority(spec.priority, &mut refusals);
+    let subject = compile_subject(spec.subject.as_ref(), &mut refusals);
+    let ingress = rules(Direction::Ingress, spec.ingress.as_deref(), &mut refusals);
+    let egress = rules(Direction::Egress, spec.egress.as_deref(), &mut refusals);
+    if !refusals.all.is_empty() {
+        return Err(refusals.all);
+    }
+    Ok(CompiledPolicy {
+        tier,
+        priority,
+        namespace: "".into(),
+        name: name.into(),
+        kind: VERSION.kind,
+        origin,
+        id: name.into(),
+        subject,
+        ingress,
+        egress,
+        notices: refusals.notices.into(),
+    })
+}
+
+/// None if there are none: a direction without rules is not spoken of.
+fn rules(
+    direction: Direction,
+    given: Option<&[ClusterPolicyRule]>,
+    refusals: &mut Refusals,
+) -> Option<Box<[Rule]>> {
+    let field = match direction {
+        Direction::Ingress => "spec.ingress",
+        Direction::Egress => "spec.egress",
+    };
+    VERSION.check_length(given, field, true, refusals);
+    let mut rules = Vec::new();
+    for (index, rule) in given.unwrap_or_default().iter().enumerate() {
+        let path = format!("{field}[{index}]");
+        let ports = compile_protocols(rule.protocols.as_deref(), &path, refusals);
+        let protocols = rule.protocols.as_deref().unwrap_or_default();
+        let parts = RuleParts {
+            path: &path,
+            name: rule.name.as_deref(),
+            action: &rule.action,
+            from: rule.from.as_deref(),
+            to: rule.to.as_deref(),
+            ports,
+            has_named_port: protocols.iter().any(|each| each.destination_named_port.is_some()),
+        };
+        rules.extend(VERSION.compile_rule(direction, parts, refusals));
+    }
+    (!rules.is_empty()).then(|| rules.into())
+}
+
+fn compile_protocols(
+    given: Option<&[ClusterPolicyProtocol]>,
+    path: &str,
+    refusals: &mut Refusals,
+) -> Result<Box<[PortRule]>, FailsClosed> {
+    let path = format!("{path}.protocols");
+    VERSION.check_length(given, &path, false, refusals);
+    let mut ports = Vec::new();
+    let mut closed = false;
+    for (index, protocol) in given.unwrap_or_default().iter().enumerate() {
+        match compile_protocol(protocol, &format!("{path}[{index}]"), refusals) {
+            Ok(port) => ports.extend(port),
+            Err(FailsClosed) => closed = true,
+        }
+    }
+    if closed { Err(FailsClosed) } else { Ok(ports.into()) }
+}
+
+/// Nothing if it was refused.
+fn compile_protocol(
+    given: &ClusterPolicyProtocol,
+    path: &str,
+    refusals: &mut Refusals,
+) -> Result<Option<PortRule>, FailsClosed> {
+    let ClusterPolicyProtocol { tcp, udp, sctp, destination_named_port: named, unknown } = given;
+    let numbered = [
+        ("tcp", Protocol::TCP, tcp),
+        ("udp", Protocol::UDP, udp),
+        ("sctp", Protocol::SCTP, sctp),
+    ];
+    let mut known = numbered.iter().filter_map(|(field, protocol, ports)| {
+        ports.as_ref().map(|ports| (*field, *protocol, ports))
+    });
+    match (known.next(), known.next(), named, unknown.is_empty()) {
+        (Some((field, protocol, ports)), None, None, true) => {
+            let port = compile_ports(ports, &format!("{path}.{field}"), refusals)?;
+            Ok(port.map(|port| PortRule { protocol: Some(protocol), port }))
+        }
+        (None, None, Some(name), true) => {
+            if let Some(problem) = port_name_problem(name) {
+                refusals.add(format!("{path}.destinationNamedPort"), problem);
+            }
+            let port = PortChoice::Named(name.as_str().into());
+            Ok(Some(PortRule { protocol: None, port }))
+        }
+        (None, None, None, false) => {
+            fails_closed(path, &names(unknown), refusals);
+            Err(FailsClosed)
+        }
+        _ => {
+            let known = "tcp, udp, sctp, destinationNamedPort";
+            refusals.add(path, format!("must have exactly one of {known}"));
+            Ok(None)
+        }
+    }
+}
+
+fn compile_ports(
+    ports: &ProtocolPorts,
+    path: &str,
+    refusals: &mut Refusals,
+) -> Result<Option<PortChoice>, FailsClosed> {
+    match (&ports.destination_port, ports.unknown.is_empty()) {
+        (Some(port), true) => {
+            compile_port(port, &format!("{path}.destinationPort"), refusals)
+        }
+        (None, false) => {
+            fails_closed(path, &names(&ports.unknown), refusals);
+            Err(FailsClosed)
+        }
+        (None, true) => {
+            refusals.add(path, "must have destinationPort");
+            Ok(None)
+        }
+        (Some(_), false) => {
+            let unknown = names(&ports.unknown).join(", ");
+            refusals.add(path, format!("unknown field; known here: destinationPort: {unknown}"));
+            Ok(None)
+        }
+    }
+}
+
+fn compile_port(
+    port: &PortOrRange,
+    path: &str,
+    refusals: &mut Refusals,
+) -> Result<Option<PortChoice>, FailsClosed> {
+    match (port.number, &port.range, port.unknown.is_empty()) {
+        (Some(number), None, true) => {
+            let number = port_number(number, &format!("{path}.number"), refusals);
+            Ok(number.map(|number| PortChoice::Range(number, number)))
+        }
+        (None, Some(range), true) => {
+            let path = format!("{path}.range");
+            let start = port_number(range.start, &format!("{path}.start"), refusals);
+            let end = port_number(range.end, &format!("{path}.end"), refusals);
+            let (Some(start), Some(end)) = (start, end) else { return Ok(None) };
+            if start >= end {
+                refusals.add(path, format!("start {start} must be less than end {end}"));
+            }
+            Ok(Some(PortChoice::Range(start, end)))
+        }
+        (None, None, false) => {
+            fails_closed(path, &names(&port.unknown), refusals);
+            Err(FailsClosed)
+        }
+        _ => {
+            refusals.add(path, "must have either number or range");
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which pods a selector means, namespaces included.
+//!
+//! In: a pod with its namespace's labels. Out: whether the pattern holds of it. A pattern that was
+//! linked into a [`Selection`](super::Selection) has a number there, and the selection knows by
+//! that number what it holds of; this file is the long way that needs no number.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::selector::{Known, Labels, Selector};
+
+/// A pattern's number in the selection it is linked into. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct PatternId(pub(super) u32);
+
+/// Pods of some namespaces with some labels. Two are equal if they mean the same by the same words.
+#[derive(Clone, Debug)]
+pub(super) struct Pattern {
+    pub(super) role: Role,
+    pub(super) namespaces: NamespaceChoice,
+    pub(super) pods: Selector,
+    /// None: not linked.
+    pub(super) id: Option<PatternId>,
+}
+
+/// What a pattern is asked for. Subjects are looked up by pod, peers by pattern, so the selection
+/// keeps them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Role {
+    Subject,
+    Peer,
+}
+
+/// The namespaces of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum NamespaceChoice {
+    /// Only this one: a NetworkPolicy's own.
+    Only(Arc<str>),
+    /// Those with such labels; of the empty selector all.
+    Labelled(Selector),
+}
+
+impl Pattern {
+    /// A pattern that is not linked.
+    pub(super) fn new(role: Role, namespaces: NamespaceChoice, pods: Selector) -> Arc<Self> {
+        Arc::new(Self { role, namespaces, pods, id: None })
+    }
+
+    /// Whether this namespace is one of the pattern's. Of a namespace that was never seen its name
+    /// is known nevertheless.
+    pub(super) fn holds_namespace(&self, name: &str, labels: Option<&Labels>) -> Known {
+        match (&self.namespaces, labels) {
+            (NamespaceChoice::Only(own), _) if **own == *name => Known::Yes,
+            (NamespaceChoice::Only(_), _) => Known::No,
+            (NamespaceChoice::Labelled(selector), Some(labels)) if selector.matches(labels) => {
+                Known::Yes
+            }
+            (NamespaceChoice::Labelled(_), Some(_)) => Known::No,
+            (NamespaceChoice::Labelled(selector), None) => selector.matches_name_only(name),
+        }
+    }
+
+    fn words(&self) -> (Role, &NamespaceChoice, &Selector) {
+        (self.role, &self.namespaces, &self.pods)
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.words() == other.words()
+    }
+}
+
+impl Eq for Pattern {}
+
+impl Hash for Pattern {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.words().hash(state);
+    }
+}
+
+impl PartialOrd for Pattern {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Pattern {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.words().cmp(&other.words())
+    }
+}
+
+/// "pods with app=web in namespaces with team=blue".
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pods.is_everything() {
+            f.write_str("all pods")?;
+        } else {
+            write!(f, "pods with {}", self.pods)?;
+        }
+        match &self.namespaces {
+            NamespaceChoice::Only(name) => write!(f, " of namespace {name}"),
+            NamespaceChoice::Labelled(selector) if selector.is_everything() => {
+                f.write_str(" of all namespaces")
+            }
+            NamespaceChoice::Labelled(selector) => write!(f, " of namespaces with {selector}"),
+        }
+    }
+}

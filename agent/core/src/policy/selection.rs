@@ -1,0 +1,372 @@
+//! What every selector selects: resolved when objects change, so that judging a flow only looks up.
+//!
+//! In: namespaces and nodes with their labels, policies to link, pods to identify. Out: for a pod
+//! the numbers of all patterns that hold of it. What was never identified or linked is still judged
+//! right, the long way: this table saves time and decides nothing. A change touches what it is
+//! about: a relabelled namespace its own pods, a new pattern the pods of its namespaces.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use foldhash::{HashMap, HashSet};
+
+use super::pattern::{NamespaceChoice, Pattern, PatternId, Role};
+use super::rule::CompiledPolicy;
+use super::selector::{Known, Labels, NAMESPACE_NAME_KEY, Selector};
+use crate::flow::{End, Endpoint, PodIdentity};
+use crate::identity::NODES_MAX;
+
+/// Below this many patterns and identities together nothing is swept.
+const SWEEP_MIN: usize = 1_024;
+
+/// Namespaces, nodes, and what the linked patterns hold of.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    namespaces: HashMap<Arc<str>, Arc<Labels>>,
+    nodes: HashMap<Arc<str>, Arc<Labels>>,
+    patterns: Patterns,
+    identities: HashMap<IdentityKey, Identity>,
+    identities_of: HashMap<Arc<str>, Vec<IdentityKey>>,
+    /// Patterns and identities after the last sweep.
+    swept: usize,
+}
+
+/// All linked patterns, by what must be true of a namespace first.
+#[derive(Clone, Debug, Default)]
+struct Patterns {
+    all: HashSet<Arc<Pattern>>,
+    next_id: u32,
+    of_one_namespace: HashMap<Arc<str>, Bucket>,
+    of_labelled_namespaces: HashMap<Selector, Bucket>,
+}
+
+/// Patterns of the same namespaces, by a label every match must have.
+#[derive(Clone, Debug, Default)]
+struct Bucket {
+    anchored: HashMap<Arc<str>, HashMap<Arc<str>, Vec<Arc<Pattern>>>>,
+    others: Vec<Arc<Pattern>>,
+}
+
+/// Where a namespace's name and a pod's labels lie in memory. An [`Identity`] holds both, so that
+/// nothing else can lie there while the key is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct IdentityKey {
+    namespace: usize,
+    labels: usize,
+}
+
+/// One namespace and set of labels, and every linked pattern that holds of it.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    namespace: Arc<str>,
+    labels: Arc<Labels>,
+    /// In ascending order, both.
+    subjects: Vec<PatternId>,
+    peers: Vec<PatternId>,
+}
+
+impl Selection {
+    /// The namespace now has these labels. Its name label is added, and wins over a given one as it
+    /// does in the API server. Whether it had others, or was not there.
+    pub fn insert_namespace(&mut self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        let mut labels: BTreeMap<&str, &str> = as_str(labels).collect();
+        labels.insert(NAMESPACE_NAME_KEY, name);
+        let known = self.namespaces.get(name);
+        if known.is_some_and(|known| is_same(known, labels.iter().map(|(k, v)| (*k, *v)))) {
+            return false;
+        }
+        let name: Arc<str> = name.into();
+        let labels = sorted(labels.into_iter());
+        self.namespaces.insert(name.clone(), labels);
+        for key in self.identities_of.get(&name).into_iter().flatten() {
+            if let Some(identity) = self.identities.get_mut(key) {
+                identity.resolve(&self.namespaces, &self.patterns);
+            }
+        }
+        true
+    }
+
+    /// The namespace is gone. Whether it was there.
+    pub fn remove_namespace(&mut self, name: &str) -> bool {
+        for key in self.identities_of.remove(name).into_iter().flatten() {
+            self.identities.remove(&key);
+        }
+        self.namespaces.remove(name).is_some()
+    }
+
+    /// Every namespace that was seen, in no order.
+    pub fn namespaces(&self) -> impl ExactSizeIterator<Item = &Arc<str>> {
+        self.namespaces.keys()
+    }
+
+    /// The node now has these labels. Whether it had others.
+    pub fn insert_node(&mut self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        let full = self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(name);
+        if full || self.nodes.get(name).is_some_and(|known| is_same(known, as_str(labels))) {
+            return false;
+        }
+        self.nodes.insert(name.into(), sorted(as_str(labels)));
+        true
+    }
+
+    /// The node is gone. Whether it was there.
+    pub fn remove_node(&mut self, name: &str) -> bool {
+        self.nodes.remove(name).is_some()
+    }
+
+    /// Every node but these is gone. Whether any was there.
+    pub fn retain_nodes(&mut self, keep: impl Fn(&str) -> bool) -> bool {
+        let before = self.nodes.len();
+        self.nodes.retain(|name, _| keep(name));
+        self.nodes.len() < before
+    }
+
+    /// Numbers a policy's patterns, so that sets that hold it are judged by looking up. A policy
+    /// belongs to the selection it was linked into and must be judged with no other one.
+    #[must_use]
+    pub fn link(&mut self, mut policy: CompiledPolicy) -> Arc<CompiledPolicy> {
+        policy.for_each_pattern(|pattern| {
+            let known = self.patterns.all.get(pattern).cloned();
+            *pattern = known.unwrap_or_else(|| self.add(pattern));
+        });
+        Arc::new(policy)
+    }
+
+    /// Looks up once, and for all later flows, what holds of this pod. Nothing if it is known
+    /// already, or if its namespace was never seen.
+    pub fn identify(&mut self, pod: &PodIdentity) {
+        let key = IdentityKey::of(&pod.namespace, &pod.labels);
+        if self.identities.contains_key(&key) || !self.namespaces.contains_key(&pod.namespace) {
+            return;
+        }
+        let mut identity = Identity {
+            namespace: pod.namespace.clone(),
+            labels: pod.labels.clone(),
+            subjects: Vec::new(),
+            peers: Vec::new(),
+        };
+        identity.resolve(&self.namespaces, &self.patterns);
+        self.identities.insert(key, identity);
+        self.identities_of.entry(pod.namespace.clone()).or_default().push(key);
+    }
+
+    /// The same for whoever may be at this end: a Service's backends, too.
+    pub fn identify_end(&mut self, end: &End) {
+        match &end.endpoint {
+            Endpoint::Pod(pod) => self.identify(pod),
+            Endpoint::Service(service) => {
+                service.backends.iter().for_each(|(end, _)| self.identify_end(end));
+            }
+            Endpoint::Node(_) | Endpoint::External | Endpoint::Named(_) | Endpoint::Unknown(_) => {}
+        }
+    }
+
+    /// Forgets identities that no pod has and patterns that no policy has, if so many were added
+    /// since the last time that it is worth it.
+    pub fn sweep(&mut self) {
+        if self.len() <= SWEEP_MIN.max(self.swept.saturating_mul(2)) {
+            return;
+        }
+        self.identities.retain(|_, identity| Arc::strong_count(&identity.labels) > 1);
+        let identities = &self.identities;
+        self.identities_of.retain(|_, keys| {
+            keys.retain(|key| identities.contains_key(key));
+            !keys.is_empty()
+        });
+        let dead = self.patterns.take_dead();
+        if !dead.is_empty() {
+            for identity in self.identities.values_mut() {
+                identity.subjects.retain(|id| !dead.contains(id));
+                identity.peers.retain(|id| !dead.contains(id));
+            }
+        }
+        self.swept = self.len();
+    }
+
+    /// Identities and patterns that are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.identities.len() + self.patterns.all.len()
+    }
+
+    /// Whether nothing was identified or linked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the namespace was seen.
+    #[must_use]
+    pub fn has_namespace(&self, name: &str) -> bool {
+        self.namespaces.contains_key(name)
+    }
+
+    /// A namespace's labels, sorted by key; none if it was never seen.
+    #[must_use]
+    pub fn namespace_labels(&self, name: &str) -> Option<&Labels> {
+        self.namespaces.get(name).map(|labels| &**labels)
+    }
+
+    /// A node's labels, sorted by key; none if it was never seen.
+    pub(super) fn node_labels(&self, name: &str) -> Option<&Labels> {
+        self.nodes.get(name).map(|labels| &**labels)
+    }
+
+    pub(super) fn identity(&self, pod: &PodIdentity) -> Option<&Identity> {
+        self.identities.get(&IdentityKey::of(&pod.namespace, &pod.labels))
+    }
+
+    /// Whether the pattern holds of the pod, the long way: of its namespace, of its labels.
+    pub(super) fn holds(&self, pattern: &Pattern, pod: &PodIdentity) -> (Known, bool) {
+        let namespace = self.namespace_labels(&pod.namespace);
+        (pattern.holds_namespace(&pod.namespace, namespace), pattern.pods.matches(&pod.labels))
+    }
+
+    fn add(&mut self, pattern: &Pattern) -> Arc<Pattern> {
+        let pattern = self.patterns.add(pattern);
+        let keys: Vec<&IdentityKey> = match &pattern.namespaces {
+            NamespaceChoice::Only(name) => {
+                self.identities_of.get(name).into_iter().flatten().collect()
+            }
+            NamespaceChoice::Labelled(selector) => {
+                let held = |name: &str| {
+                    self.namespaces.get(name).is_some_and(|labels| selector.matches(labels))
+                };
+                let of = self.identities_of.iter().filter(|(name, _)| held(name));
+                of.flat_map(|(_, keys)| keys).collect()
+            }
+        };
+        for key in keys {
+            if let Some(identity) = self.identities.get_mut(key)
+                && pattern.pods.matches(&identity.labels)
+            {
+                // The newest number is the highest one: the order stays.
+                identity.push(&pattern);
+            }
+        }
+        pattern
+    }
+}
+
+impl Patterns {
+    fn add(&mut self, pattern: &Pattern) -> Arc<Pattern> {
+        let id = PatternId(self.next_id);
+        self.next_id += 1;
+        let pattern = Arc::new(Pattern { id: Some(id), ..pattern.clone() });
+        let bucket = match &pattern.namespaces {
+            NamespaceChoice::Only(name) => self.of_one_namespace.entry(name.clone()).or_default(),
+            NamespaceChoice::Labelled(selector) => {
+                self.of_labelled_namespaces.entry(selector.clone()).or_default()
+            }
+        };
+        bucket.insert(&pattern);
+        self.all.insert(pattern.clone());
+        pattern
+    }
+
+    /// Takes out every pattern that only this table holds.
+    fn take_dead(&mut self) -> HashSet<PatternId> {
+        let mut live = Self { next_id: self.next_id, ..Self::default() };
+        let mut dead = HashSet::default();
+        self.of_one_namespace.clear();
+        self.of_labelled_namespaces.clear();
+        for pattern in self.all.drain() {
+            if Arc::strong_count(&pattern) > 1 {
+                let bucket = match &pattern.namespaces {
+                    NamespaceChoice::Only(name) => {
+                        live.of_one_namespace.entry(name.clone()).or_default()
+                    }
+                    NamespaceChoice::Labelled(selector) => {
+                        live.of_labelled_namespaces.entry(selector.clone()).or_default()
+                    }
+                };
+                bucket.insert(&pattern);
+                live.all.insert(pattern);
+            } else {
+                dead.extend(pattern.id);
+            }
+        }
+        *self = live;
+        dead
+    }
+}
+
+impl Bucket {
+    fn insert(&mut self, pattern: &Arc<Pattern>) {
+        let Some((key, values)) = pattern.pods.anchor() else {
+            return self.others.push(pattern.clone());
+        };
+        let by_value = self.anchored.entry(key.clone()).or_default();
+        for value in values {
+            by_value.entry(value.clone()).or_default().push(pattern.clone());
+        }
+    }
+
+    /// Those that hold of these labels, each once: a key has one value.
+    fn holding<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a Arc<Pattern>> {
+        let anchored = labels.iter().filter_map(|(key, value)| self.anchored.get(key)?.get(value));
+        let candidates = anchored.flatten().chain(&self.others);
+        candidates.filter(|pattern| pattern.pods.matches(labels))
+    }
+}
+
+impl IdentityKey {
+    fn of(namespace: &Arc<str>, labels: &Arc<Labels>) -> Self {
+        Self { namespace: namespace.as_ptr().addr(), labels: labels.as_ptr().addr() }
+    }
+}
+
+impl Identity {
+    /// Whether this subject pattern holds.
+    pub(super) fn is_subject(&self, id: PatternId) -> bool {
+        self.subjects.binary_search(&id).is_ok()
+    }
+
+    /// Whether this peer pattern holds.
+    pub(super) fn is_peer(&self, id: PatternId) -> bool {
+        self.peers.binary_search(&id).is_ok()
+    }
+
+    /// Every subject pattern that holds.
+    pub(super) fn subjects(&self) -> &[PatternId] {
+        &self.subjects
+    }
+
+    fn resolve(&mut self, namespaces: &HashMap<Arc<str>, Arc<Labels>>, patterns: &Patterns) {
+        self.subjects.clear();
+        self.peers.clear();
+        let labels = self.labels.clone();
+        let own = patterns.of_one_namespace.get(&self.namespace);
+        let labelled = namespaces.get(&self.namespace).into_iter().flat_map(|namespace| {
+            let holding = |(selector, _): &(&Selector, &Bucket)| selector.matches(namespace);
+            patterns.of_labelled_namespaces.iter().filter(holding).map(|(_, bucket)| bucket)
+        });
+        for bucket in own.into_iter().chain(labelled) {
+            bucket.holding(&labels).for_each(|pattern| self.push(pattern));
+        }
+        self.subjects.sort_unstable();
+        self.peers.sort_unstable();
+        self.subjects.shrink_to_fit();
+        self.peers.shrink_to_fit();
+    }
+
+    fn push(&mut self, pattern: &Pattern) {
+        let Some(id) = pattern.id else { return };
+        match pattern.role {
+            Role::Subject => self.subjects.push(id),
+            Role::Peer => self.peers.push(id),
+        }
+    }
+}
+
+fn is_same<'a>(known: &'a Labels, labels: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
+    known.iter().map(|(key, value)| (&**key, &**value)).eq(labels)
+}
+
+fn as_str(labels: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    labels.iter().map(|(key, value)| (&**key, &**value))
+}
+
+fn sorted<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> Arc<Labels> {
+    labels.map(|(key, value)| (key.into(), value.into())).collect()
+}
