@@ -17,6 +17,11 @@ use serde_json::{Value, json};
 /// Mismatches that are shown one by one; the rest is counted.
 const MISMATCHES_SHOWN_MAX: usize = 50;
 
+/// Unit tables that expect what their engine does instead of what the API says: a `nodes` peer is
+/// there the pods on those nodes, and in the API (and in the suite of `npapi`) the nodes' addresses.
+/// Their probes are scored with the opposite expectation.
+const DEFECTS: [&str; 1] = ["AdminNetworkPolicy-06-multiport-allow-egress-node-port.json"];
+
 /// One file.
 #[derive(Deserialize)]
 struct Case {
@@ -99,31 +104,34 @@ struct Score {
 
 #[test]
 fn kubernetes_e2e_network_policy_tables() {
-    check("netpol-e2e", "", 506);
+    check("netpol-e2e", 506);
 }
 
 #[test]
 fn cyclonus_generated_cases() {
-    check("cyclonus-generated", "", 111_036);
+    check("cyclonus-generated", 111_036);
 }
 
-/// The other tables there, and the folder `npapi`, are of kinds that Parapet does not read yet.
 #[test]
-fn kube_network_policies_unit_tables_of_network_policy() {
-    check("knp-unit", "NetworkPolicy-", 28 - OF_OTHER_KINDS);
+fn kube_network_policies_unit_tables() {
+    check("knp-unit", 28);
 }
 
-/// Scored probes of the AdminNetworkPolicy and ClusterNetworkPolicy tables of `knp-unit`.
-const OF_OTHER_KINDS: usize = 14;
+#[test]
+fn cluster_network_policy_v1alpha2() {
+    check("npapi/cnp-v1alpha2", 301);
+}
 
-fn check(folder: &str, prefix: &str, probes: usize) {
+#[test]
+fn admin_and_baseline_admin_network_policy_v1alpha1() {
+    check("npapi/anp-banp-v1alpha1", 289);
+}
+
+fn check(folder: &str, probes: usize) {
     let folder_path = shared().join(folder);
     assert!(folder_path.is_dir(), "{} is not there", folder_path.display());
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder_path)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with(prefix))
-        .collect();
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(&folder_path).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let mut score = Score::default();
     for file in &files {
@@ -172,11 +180,13 @@ fn judge(file: &Path, score: &mut Score) {
             (probe.expected_egress, &answer["egress"]["decision"]),
             (probe.expected_ingress, &answer["ingress"]["decision"]),
         ];
-        let expected = |(expected, said): (Option<bool>, &Value)| match expected {
-            None => true,
-            Some(true) => said == "allowed" || said == "exempt",
-            Some(false) => said == "denied",
-        };
+        let defect = DEFECTS.contains(&name);
+        let expected =
+            |(expected, said): (Option<bool>, &Value)| match expected.map(|e| e != defect) {
+                None => true,
+                Some(true) => said == "allowed" || said == "exempt",
+                Some(false) => said == "denied",
+            };
         if !sides.into_iter().all(expected) {
             score.mismatches.push(format!(
                 "{name}: expected {:?} (egress {:?}, ingress {:?}), got {answer}",

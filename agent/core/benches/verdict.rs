@@ -11,7 +11,7 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use parapet_core::flow::{End, Endpoint, PodIdentity, Protocol, Workload};
 use parapet_core::object::NetworkPolicy;
-use parapet_core::policy::{Selection, PolicySet, Probe, compile};
+use parapet_core::policy::{PolicySet, Probe, Selection, compile};
 use parapet_core::verdict::Profile;
 
 #[global_allocator]

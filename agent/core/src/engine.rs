@@ -267,7 +267,8 @@ impl Engine {
             let is_node = |end: &End| {
                 matches!(end.endpoint, Endpoint::Node(_)) || any_pod(end, &|pod| pod.host_network)
             };
-            self.ledger.forget_verdicts(|sample| is_node(&sample.source) || is_node(&sample.target));
+            self.ledger
+                .forget_verdicts(|sample| is_node(&sample.source) || is_node(&sample.target));
         }
         effect.index
     }
@@ -279,9 +280,10 @@ impl Engine {
             Touched::Policies(policies) if policies.len() <= TOUCHED_MAX => {
                 let selection = self.index.selection();
                 let touches = |direction, end: &End| {
-                    policies.iter().filter(|policy| policy.speaks_of(direction)).any(|policy| {
-                        any_pod(end, &|pod| policy.may_select(selection, pod))
-                    })
+                    policies
+                        .iter()
+                        .filter(|policy| policy.speaks_of(direction))
+                        .any(|policy| any_pod(end, &|pod| policy.may_select(selection, pod)))
                 };
                 self.ledger.forget_verdicts(|sample| {
                     touches(Direction::Egress, &sample.source)
@@ -353,8 +355,7 @@ impl Engine {
         let sample = entry.sample(resolved);
         if sample.verdicts.is_empty() {
             let selection = self.index.selection_mut();
-            sample.verdicts =
-                judge(self.sets.sets(), selection, self.config.profile, &key, sample);
+            sample.verdicts = judge(self.sets.sets(), selection, self.config.profile, &key, sample);
         }
         let verdicts = sample.verdicts.clone();
         self.count_verdicts(record, &verdicts);

@@ -210,8 +210,7 @@ impl Declared {
         for CandidateSource { name, paths, removed } in candidates {
             let (loaded, candidate_whole) = load(paths);
             whole &= candidate_whole;
-            let candidate =
-                engine::Candidate { objects: loaded.objects, removed: removed.clone() };
+            let candidate = engine::Candidate { objects: loaded.objects, removed: removed.clone() };
             declared.sets.candidate(name, &candidate, declared.index.selection_mut());
         }
         declared.sets.build();

@@ -8,7 +8,8 @@ use parapet_core::flow::{Direction, Outcome, Timestamp, Workload};
 use parapet_core::record::Counts;
 use parapet_core::snapshot::{Edge, EdgeEnd, EdgeKey, EndSide, Snapshot};
 use parapet_core::verdict::{
-    Decision, Delta, Effect, Profile, Reason, RuleMatch, SideVerdict, Tier, Verdict,
+    Action, Decision, Delta, Effect, PolicyKind, Profile, Reason, RuleMatch, SideVerdict, Tier,
+    Verdict,
 };
 
 use super::report::render;
@@ -25,7 +26,7 @@ pub(super) fn workload(namespace: &str, name: &str) -> EdgeEnd {
 }
 
 fn side(decision: Decision, reason: Reason, effects: Vec<Effect>) -> SideVerdict {
-    SideVerdict { decision, reason, effects }
+    SideVerdict { decision, reason, tier: None, effects }
 }
 
 /// Egress is allowed; ingress is denied by a policy without rules if asked so.
@@ -34,7 +35,10 @@ fn verdict(denied: bool) -> Arc<Verdict> {
     let effect = Effect {
         policy: "shop/deny-all".into(),
         origin: "new".into(),
+        kind: PolicyKind::NetworkPolicy,
         tier: Tier::NetworkPolicy,
+        action: Action::Allow,
+        wanted: None,
         rule: None,
         matched: RuleMatch::NoRules,
     };

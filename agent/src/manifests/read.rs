@@ -267,5 +267,6 @@ fn named(kind: &str, node: &Node) -> String {
 }
 
 fn is_cluster_scoped(kind: &str) -> bool {
-    matches!(kind, "Namespace" | "Node") || kind != "NetworkPolicy" && kind.ends_with("NetworkPolicy")
+    matches!(kind, "Namespace" | "Node")
+        || kind != "NetworkPolicy" && kind.ends_with("NetworkPolicy")
 }

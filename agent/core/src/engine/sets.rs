@@ -151,8 +151,7 @@ impl PolicySets {
         if self.built {
             return;
         }
-        let enforced =
-            PolicySet::new(ENFORCED.into(), self.enforced.compiled.values().cloned());
+        let enforced = PolicySet::new(ENFORCED.into(), self.enforced.compiled.values().cloned());
         let default_deny = enforced.renamed(DEFAULT_DENY.into()).with_default_deny_everywhere();
         self.sets = vec![enforced, default_deny];
         for (name, candidate) in &self.candidates {
@@ -307,9 +306,8 @@ fn differing(
 ) -> Vec<Arc<CompiledPolicy>> {
     let only = |one: &BTreeMap<PolicyKey, Arc<CompiledPolicy>>,
                 other: &BTreeMap<PolicyKey, Arc<CompiledPolicy>>| {
-        let differs = |(key, policy): &(&PolicyKey, &Arc<CompiledPolicy>)| {
-            other.get(*key) != Some(*policy)
-        };
+        let differs =
+            |(key, policy): &(&PolicyKey, &Arc<CompiledPolicy>)| other.get(*key) != Some(*policy);
         one.iter().filter(differs).map(|(_, policy)| policy.clone()).collect::<Vec<_>>()
     };
     [only(old, new), only(new, old)].concat()

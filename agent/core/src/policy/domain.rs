@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn refuses_what_the_crd_refuses() {
-        for text in ["", "io", "*", "*.", "*.io", "a..b", "a.*.b", "-a.b", "a b.c", "a.b..", "é.x"] {
+        for text in ["", "io", "*", "*.", "*.io", "a..b", "a.*.b", "-a.b", "a b.c", "a.b..", "é.x"]
+        {
             assert_eq!(DomainName::parse(text), None, "{text}");
         }
     }

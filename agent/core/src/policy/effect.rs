@@ -6,7 +6,9 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::rule::{Answer, CompiledPolicy, Peer, Peers, PortChoice, PortRule, Question, Rule, nearer};
+use super::rule::{
+    Answer, CompiledPolicy, Peer, Peers, PortChoice, PortRule, Question, Rule, nearer,
+};
 use crate::flow::Protocol;
 use crate::verdict::{Action, Effect, PolicyKind, RuleMatch, Tier};
 
@@ -101,11 +103,7 @@ impl Sink for Effects {
             rule: Some(index),
             action: rule.action,
             matched,
-            wanted: if self.wanted {
-                rule.wanted(matched, question).map(Into::into)
-            } else {
-                None
-            },
+            wanted: if self.wanted { rule.wanted(matched, question).map(Into::into) } else { None },
         });
     }
 }

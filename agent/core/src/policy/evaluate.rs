@@ -38,23 +38,13 @@ enum OwnNode {
 impl PolicySet {
     /// What both sides say, with every policy's part in it.
     #[must_use]
-    pub fn evaluate(
-        &self,
-        selection: &Selection,
-        profile: Profile,
-        probe: &Probe<'_>,
-    ) -> Verdict {
+    pub fn evaluate(&self, selection: &Selection, profile: Profile, probe: &Probe<'_>) -> Verdict {
         self.verdict(selection, profile, probe, Effects::new(false))
     }
 
     /// The same, and of every miss what the rule asks for.
     #[must_use]
-    pub fn explain(
-        &self,
-        selection: &Selection,
-        profile: Profile,
-        probe: &Probe<'_>,
-    ) -> Verdict {
+    pub fn explain(&self, selection: &Selection, profile: Profile, probe: &Probe<'_>) -> Verdict {
         self.verdict(selection, profile, probe, Effects::new(true))
     }
 
@@ -207,9 +197,7 @@ fn subject_of(end: &End) -> Result<&PodIdentity, SideDecision> {
     match &end.endpoint {
         Endpoint::Pod(pod) if pod.host_network => Err(exempt(Reason::HostNetwork)),
         Endpoint::Pod(pod) => Ok(pod),
-        Endpoint::Node(_) | Endpoint::External | Endpoint::Named(_) => {
-            Err(exempt(Reason::NotAPod))
-        }
+        Endpoint::Node(_) | Endpoint::External | Endpoint::Named(_) => Err(exempt(Reason::NotAPod)),
         Endpoint::Unknown(why) => Err(undecidable(why.reason())),
         Endpoint::Service(_) => Err(undecidable(Reason::UnknownEnd)),
     }

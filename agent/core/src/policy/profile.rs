@@ -305,7 +305,8 @@ impl Profile {
             choices.itself_via_service.words(),
         ];
         let rows = QUESTIONS.into_iter().zip(said).zip(*sources);
-        rows.map(|((question, choice), source)| ProfileChoice { question, choice, source }).collect()
+        rows.map(|((question, choice), source)| ProfileChoice { question, choice, source })
+            .collect()
     }
 
     fn row(self) -> &'static Row {

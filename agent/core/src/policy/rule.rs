@@ -349,9 +349,7 @@ impl UnknownEnd {
 fn answer_pattern(pattern: &Pattern, question: &Question<'_>) -> Answer {
     match &question.peer.endpoint {
         Endpoint::Pod(pod) if !pod.host_network => match (question.peer_identity, pattern.id) {
-            (Some(identity), Some(id)) => {
-                yes_or(identity.is_peer(id), RuleMatch::PodLabelsDiffer)
-            }
+            (Some(identity), Some(id)) => yes_or(identity.is_peer(id), RuleMatch::PodLabelsDiffer),
             _ => {
                 let (namespace, labels) = question.selection.holds(pattern, pod);
                 answer_pod(namespace, labels)

@@ -43,9 +43,12 @@ struct Patterns {
 /// Patterns of the same namespaces, by a label every match must have.
 #[derive(Clone, Debug, Default)]
 struct Bucket {
-    anchored: HashMap<Arc<str>, HashMap<Arc<str>, Vec<Arc<Pattern>>>>,
+    anchored: HashMap<Arc<str>, ByValue>,
     others: Vec<Arc<Pattern>>,
 }
+
+/// Patterns that want one of these values of a key.
+type ByValue = HashMap<Arc<str>, Vec<Arc<Pattern>>>;
 
 /// Where a namespace's name and a pod's labels lie in memory. An [`Identity`] holds both, so that
 /// nothing else can lie there while the key is known.

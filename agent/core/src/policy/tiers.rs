@@ -66,16 +66,14 @@ fn judge_tiers<S: Sink>(
     };
     // Of a pod on the host network the cluster-scoped APIs say that their selectors never mean it.
     let host_network_peer = PeerChoice::NeverMatches;
-    let question =
-        Question { selection, choices, probe, peer, peer_identity, host_network_peer };
+    let question = Question { selection, choices, probe, peer, peer_identity, host_network_peer };
     let subject = Subject { pod, identity: selection.identity(pod) };
     let mut ends = Ends::default();
     let admin = ordered(side, set.admin(), &subject, &question, sink);
     if !ends.take(admin, Tier::Admin) {
         return ends;
     }
-    let by_network_policies =
-        Question { host_network_peer: choices.host_network_peer, ..question };
+    let by_network_policies = Question { host_network_peer: choices.host_network_peer, ..question };
     if !network_policies(side, &subject, &by_network_policies, &mut ends, sink) {
         return ends;
     }
@@ -187,9 +185,8 @@ impl Outcomes {
     fn join_equal(&mut self, other: Self) {
         let kinds = |o: &Self| (o.allow, o.deny, o.pass);
         let nothing = (false, false, false);
-        let disagree = kinds(self) != nothing
-            && kinds(&other) != nothing
-            && kinds(self) != kinds(&other);
+        let disagree =
+            kinds(self) != nothing && kinds(&other) != nothing && kinds(self) != kinds(&other);
         let tie = disagree.then_some(Reason::PriorityTie);
         let unknown = self.unknown.into_iter().chain(other.unknown).min();
         *self = Self {

@@ -14,7 +14,7 @@ use parapet_core::flow::{
     End, Endpoint, NamedPort, PodIdentity, Protocol, ServiceIdentity, UnknownEnd, Workload,
 };
 use parapet_core::object::{Meta, NetworkPolicy, NetworkPolicySpec};
-use parapet_core::policy::{Selection, PolicySet, Probe, compile};
+use parapet_core::policy::{PolicySet, Probe, Selection, compile};
 use parapet_core::verdict::{Profile, SideVerdict, Verdict};
 
 /// Namespaces and pods under the names the tables use.
@@ -150,8 +150,12 @@ impl Cluster {
             "service" => {
                 let backends = &self.services[rest];
                 let backends = backends.iter().map(|(end, port)| (self.end(end), *port)).collect();
-                let service =
-                    ServiceIdentity { namespace: "x".into(), name: rest.into(), port: 80, backends };
+                let service = ServiceIdentity {
+                    namespace: "x".into(),
+                    name: rest.into(),
+                    port: 80,
+                    backends,
+                };
                 End { addr: None, endpoint: Endpoint::Service(Arc::new(service)) }
             }
             _ => {

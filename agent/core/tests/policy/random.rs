@@ -14,7 +14,7 @@ use parapet_core::object::{
     EgressRule, IngressRule, IntOrString, IpBlock, LabelRequirement, LabelSelector, NetworkPolicy,
     NetworkPolicySpec, PolicyPeer, PolicyPort,
 };
-use parapet_core::policy::{Selection, PolicySet, Probe};
+use parapet_core::policy::{PolicySet, Probe, Selection};
 use parapet_core::verdict::{Decision, Profile, Reason};
 use proptest::collection::{btree_map, vec};
 use proptest::option::{of, weighted};

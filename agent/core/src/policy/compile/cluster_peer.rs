@@ -85,9 +85,7 @@ pub(super) fn compile_subject(
             let namespaces = NamespaceChoice::Labelled(namespaces);
             Pattern::new(Role::Subject, namespaces, Selector::default())
         }
-        (None, Some(pods)) => {
-            compile_pods(Role::Subject, pods, &format!("{path}.pods"), refusals)
-        }
+        (None, Some(pods)) => compile_pods(Role::Subject, pods, &format!("{path}.pods"), refusals),
         (None, None) | (Some(_), Some(_)) => {
             refusals.add(path, "must have either namespaces or pods");
             Pattern::new(Role::Subject, everywhere(), Selector::default())

@@ -119,11 +119,8 @@ fn compile_protocol(
     refusals: &mut Refusals,
 ) -> Result<Option<PortRule>, FailsClosed> {
     let ClusterPolicyProtocol { tcp, udp, sctp, destination_named_port: named, unknown } = given;
-    let numbered = [
-        ("tcp", Protocol::TCP, tcp),
-        ("udp", Protocol::UDP, udp),
-        ("sctp", Protocol::SCTP, sctp),
-    ];
+    let numbered =
+        [("tcp", Protocol::TCP, tcp), ("udp", Protocol::UDP, udp), ("sctp", Protocol::SCTP, sctp)];
     let mut known = numbered.iter().filter_map(|(field, protocol, ports)| {
         ports.as_ref().map(|ports| (*field, *protocol, ports))
     });
@@ -157,9 +154,7 @@ fn compile_ports(
     refusals: &mut Refusals,
 ) -> Result<Option<PortChoice>, FailsClosed> {
     match (&ports.destination_port, ports.unknown.is_empty()) {
-        (Some(port), true) => {
-            compile_port(port, &format!("{path}.destinationPort"), refusals)
-        }
+        (Some(port), true) => compile_port(port, &format!("{path}.destinationPort"), refusals),
         (None, false) => {
             fails_closed(path, &names(&ports.unknown), refusals);
             Err(FailsClosed)

@@ -226,4 +226,3 @@ fn compile_port(port: &PolicyPort, path: &str, refusals: &mut Refusals) -> Optio
     };
     Some(PortRule { protocol: Some(protocol?), port: choice? })
 }
-
