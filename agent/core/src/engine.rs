@@ -146,7 +146,10 @@ impl Engine {
             }
             Input::Tick(at) => {
                 self.time_is(at);
-                self.index.selection_mut().sweep();
+                let selection = self.index.selection_mut();
+                if selection.wants_sweep() {
+                    selection.sweep();
+                }
             }
         }
         retry.became_synced = !was_synced && self.is_synced();

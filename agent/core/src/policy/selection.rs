@@ -164,12 +164,14 @@ impl Selection {
         }
     }
 
-    /// Forgets identities that no pod has and patterns that no policy has, if so many were added
-    /// since the last time that it is worth it.
+    /// Whether so much was added since the last sweep that it is time for one.
+    #[must_use]
+    pub fn wants_sweep(&self) -> bool {
+        self.len() > SWEEP_MIN.max(self.swept.saturating_mul(2))
+    }
+
+    /// Forgets identities that no pod has and patterns that no policy has.
     pub fn sweep(&mut self) {
-        if self.len() <= SWEEP_MIN.max(self.swept.saturating_mul(2)) {
-            return;
-        }
         self.identities.retain(|_, identity| Arc::strong_count(&identity.labels) > 1);
         let identities = &self.identities;
         self.identities_of.retain(|_, keys| {

@@ -11,3 +11,4 @@ mod random;
 mod refused;
 mod slow;
 mod undecided;
+mod world;

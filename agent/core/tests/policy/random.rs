@@ -1,226 +1,19 @@
 //! Properties on random clusters.
 //!
-//! In: random policies, pods and probes in a world small enough for things to match. Out: passed,
-//! or the smallest failing cluster.
+//! In: random worlds. Out: passed, or the smallest failing cluster.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
 
-use parapet_core::flow::{
-    Direction, End, Endpoint, NamedPort, PodIdentity, Protocol, UnknownEnd, Workload,
-};
-use parapet_core::object::{
-    EgressRule, IngressRule, IntOrString, IpBlock, LabelRequirement, LabelSelector, NetworkPolicy,
-    NetworkPolicySpec, PolicyPeer, PolicyPort,
-};
-use parapet_core::policy::{PolicySet, Probe, Selection};
+use parapet_core::flow::{Direction, Endpoint, UnknownEnd};
+use parapet_core::object::{IngressRule, Object};
+use parapet_core::policy::{PolicySet, compile_object};
 use parapet_core::verdict::{Decision, Profile, Reason};
-use proptest::collection::{btree_map, vec};
-use proptest::option::{of, weighted};
+use proptest::collection::vec;
 use proptest::prelude::*;
-use proptest::sample::{Index, select};
+use proptest::sample::Index;
 
-use crate::cluster::{object, policy_set, protocol};
-use crate::slow::{self, Connection, NamespaceLabels};
-
-const NAMESPACES: [&str; 3] = ["x", "y", "z"];
-const NODES: [&str; 2] = ["n1", "n2"];
-
-type LabelMap = BTreeMap<String, String>;
-
-/// One random cluster with one random connection.
-#[derive(Clone, Debug)]
-struct World {
-    namespaces: NamespaceLabels,
-    policies: Vec<NetworkPolicy>,
-    source: End,
-    target: End,
-    protocol: &'static str,
-    port: u16,
-}
-
-fn key() -> impl Strategy<Value = String> {
-    select(vec!["a", "b", "c"]).prop_map(str::to_owned)
-}
-
-fn value() -> impl Strategy<Value = String> {
-    select(vec!["", "1", "2"]).prop_map(str::to_owned)
-}
-
-fn label_map() -> impl Strategy<Value = LabelMap> {
-    btree_map(key(), value(), 0..3)
-}
-
-fn requirement() -> impl Strategy<Value = LabelRequirement> {
-    let operators = select(vec!["In", "NotIn", "Exists", "DoesNotExist"]);
-    (key(), operators, vec(value(), 1..3)).prop_map(|(key, operator, values)| {
-        let values = matches!(operator, "In" | "NotIn").then_some(values);
-        LabelRequirement { key, operator: operator.to_owned(), values }
-    })
-}
-
-fn selector() -> impl Strategy<Value = LabelSelector> {
-    (of(btree_map(key(), value(), 0..2)), of(vec(requirement(), 0..2))).prop_map(
-        |(match_labels, match_expressions)| LabelSelector { match_labels, match_expressions },
-    )
-}
-
-fn block() -> impl Strategy<Value = IpBlock> {
-    let pairs = vec![
-        ("10.0.0.0/8", "10.0.0.0/24"),
-        ("10.0.0.3/30", "10.0.0.2/32"),
-        ("0.0.0.0/0", "10.0.0.5/29"),
-        ("::/0", "fd00::/126"),
-        ("fd00::7/64", "fd00::4/127"),
-        ("192.168.0.0/16", "192.168.0.1/32"),
-    ];
-    (select(pairs), any::<bool>()).prop_map(|((cidr, except), with_except)| IpBlock {
-        cidr: cidr.to_owned(),
-        except: with_except.then(|| except.to_owned()).into_iter().collect(),
-    })
-}
-
-fn peer() -> impl Strategy<Value = PolicyPeer> {
-    prop_oneof![
-        1 => block()
-            .prop_map(|block| PolicyPeer { ip_block: Some(block), ..PolicyPeer::default() }),
-        3 => (of(selector()), of(selector())).prop_map(|(pods, namespaces)| {
-            let pod_selector = match (&pods, &namespaces) {
-                (None, None) => Some(LabelSelector::default()),
-                _ => pods,
-            };
-            PolicyPeer { pod_selector, namespace_selector: namespaces, ip_block: None }
-        }),
-    ]
-}
-
-fn port_rule() -> impl Strategy<Value = PolicyPort> {
-    let protocol = weighted(0.6, select(vec!["TCP", "UDP", "SCTP"]).prop_map(str::to_owned));
-    let port = prop_oneof![
-        Just((None, None)),
-        (80_i64..83).prop_map(|port| (Some(IntOrString::Int(port)), None)),
-        (79_i64..82, 0_i64..3)
-            .prop_map(|(port, more)| { (Some(IntOrString::Int(port)), Some(port + more)) }),
-        select(vec!["web", "api"]).prop_map(|name| (Some(IntOrString::String(name.into())), None)),
-    ];
-    (protocol, port).prop_map(|(protocol, (port, end_port))| PolicyPort {
-        protocol,
-        port,
-        end_port,
-    })
-}
-
-fn spec() -> impl Strategy<Value = NetworkPolicySpec> {
-    let rule = || (of(vec(peer(), 0..3)), of(vec(port_rule(), 0..3)));
-    let types = select(vec![
-        None,
-        Some(vec![]),
-        Some(vec!["Ingress"]),
-        Some(vec!["Egress"]),
-        Some(vec!["Egress", "Ingress"]),
-    ]);
-    (of(selector()), types, of(vec(rule(), 0..3)), of(vec(rule(), 0..3))).prop_map(
-        |(pod_selector, types, ingress, egress)| NetworkPolicySpec {
-            pod_selector,
-            policy_types: types.map(|all| all.into_iter().map(str::to_owned).collect()),
-            ingress: ingress.map(|rules| {
-                rules.into_iter().map(|(from, ports)| IngressRule { from, ports }).collect()
-            }),
-            egress: egress.map(|rules| {
-                rules.into_iter().map(|(to, ports)| EgressRule { to, ports }).collect()
-            }),
-        },
-    )
-}
-
-fn policies() -> impl Strategy<Value = Vec<NetworkPolicy>> {
-    vec((select(NAMESPACES.to_vec()), spec()), 0..6).prop_map(|all| {
-        let named = all.into_iter().enumerate();
-        named.map(|(i, (namespace, spec))| object(&format!("{namespace}/p{i}"), spec)).collect()
-    })
-}
-
-/// The number makes the address; namespace and number make the identity.
-fn pod() -> impl Strategy<Value = End> {
-    let ports = vec((select(vec!["web", "api"]), select(vec!["TCP", "UDP"]), 80_u16..82), 0..3);
-    let place = (select(NAMESPACES.to_vec()), select(NODES.to_vec()), weighted(0.15, Just(())));
-    (0_u8..8, any::<bool>(), place, label_map(), ports).prop_map(
-        |(number, v6, (namespace, node, host), labels, ports)| {
-            let text = match (host, v6) {
-                (Some(()), _) => format!("192.168.0.{}", node.len()),
-                (None, true) => format!("fd00::{number}"),
-                (None, false) => format!("10.0.0.{number}"),
-            };
-            let addr: IpAddr = text.parse().unwrap();
-            let named = |(name, protocol_name, port): (&str, &str, u16)| NamedPort {
-                name: name.into(),
-                protocol: protocol(protocol_name),
-                port,
-            };
-            let identity = PodIdentity {
-                uid: format!("{namespace}-{number}").into(),
-                namespace: namespace.into(),
-                name: format!("pod-{number}").into(),
-                labels: labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
-                node: node.into(),
-                host_network: host.is_some(),
-                addrs: [addr].into(),
-                named_ports: ports.into_iter().map(named).collect(),
-                workload: Workload { kind: "Pod".into(), name: "pod".into() },
-                service_account: "default".into(),
-            };
-            End { addr: Some(addr), endpoint: Endpoint::Pod(Arc::new(identity)) }
-        },
-    )
-}
-
-fn end() -> impl Strategy<Value = End> {
-    let address = |text: &str| Some(text.parse::<IpAddr>().unwrap());
-    let node =
-        |name: &str, addr| End { addr: address(addr), endpoint: Endpoint::Node(name.into()) };
-    let outside = |addr| End { addr: address(addr), endpoint: Endpoint::External };
-    prop_oneof![
-        8 => pod(),
-        1 => select(vec![node("n1", "192.168.0.1"), node("n2", "192.168.0.2")]),
-        1 => select(vec![outside("198.51.100.7"), outside("2001:db8::1"), outside("10.0.0.200")]),
-    ]
-}
-
-fn world() -> impl Strategy<Value = World> {
-    let protocols = select(vec!["TCP", "TCP", "UDP", "SCTP", "ICMP"]);
-    (vec(label_map(), 3), policies(), end(), end(), protocols, 78_u16..84).prop_map(
-        |(labels, policies, source, target, protocol, port)| {
-            let named = NAMESPACES.iter().zip(labels).map(|(name, mut labels)| {
-                labels.insert("kubernetes.io/metadata.name".into(), (*name).into());
-                ((*name).to_owned(), labels)
-            });
-            let namespaces = named.collect();
-            World { namespaces, policies, source, target, protocol, port }
-        },
-    )
-}
-
-impl World {
-    fn selection(&self) -> Selection {
-        let mut selection = Selection::default();
-        self.namespaces.iter().for_each(|(name, labels)| {
-            selection.insert_namespace(name, labels);
-        });
-        selection
-    }
-
-    fn probe(&self) -> Probe<'_> {
-        let protocol: Protocol = protocol(self.protocol);
-        Probe { source: &self.source, target: &self.target, protocol, port: self.port }
-    }
-
-    /// (both, egress, ingress)
-    fn decide(&self, set: &PolicySet, profile: Profile) -> [Decision; 3] {
-        let (both, sides) = set.decide(&self.selection(), profile, &self.probe());
-        [both, sides.egress.decision, sides.ingress.decision]
-    }
-}
+use crate::slow;
+use crate::world::{LabelMap, NAMESPACES, NODES, World, label_map, peer, set_of, world};
 
 fn passes(decision: Decision) -> Option<bool> {
     match decision {
@@ -228,6 +21,82 @@ fn passes(decision: Decision) -> Option<bool> {
         Decision::Denied => Some(false),
         Decision::Undecidable => None,
     }
+}
+
+/// One step in the life of a cluster.
+#[derive(Clone, Debug)]
+enum Edit {
+    /// The namespace has these labels now.
+    Namespace(Index, LabelMap),
+    /// It is gone, and nothing is known of it but its name.
+    NamespaceGone(Index),
+    Node(Index, LabelMap),
+    /// One of the policies is applied, again or for the first time.
+    Applied(Index),
+    Deleted(Index),
+    /// The ends of the connection are looked up.
+    Identified,
+    Swept,
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let at = any::<Index>;
+    prop_oneof![
+        2 => (at(), label_map()).prop_map(|(at, labels)| Edit::Namespace(at, labels)),
+        1 => at().prop_map(Edit::NamespaceGone),
+        1 => (at(), label_map()).prop_map(|(at, labels)| Edit::Node(at, labels)),
+        4 => at().prop_map(Edit::Applied),
+        1 => at().prop_map(Edit::Deleted),
+        3 => Just(Edit::Identified),
+        1 => Just(Edit::Swept),
+    ]
+}
+
+/// Lives through the edits with linked policies and one selection, then judges; and judges once
+/// more with everything made anew from what is left.
+fn live(world: &World, edits: &[Edit], profile: Profile) -> ([Decision; 3], [Decision; 3]) {
+    let objects = world.objects();
+    let mut lived = world.clone();
+    let mut selection = world.selection();
+    let mut linked = BTreeMap::new();
+    for edit in edits {
+        match edit {
+            Edit::Namespace(at, labels) => {
+                let name = NAMESPACES[at.index(NAMESPACES.len())];
+                selection.insert_namespace(name, labels);
+                lived.namespaces.insert(name.to_owned(), labels.clone());
+            }
+            Edit::NamespaceGone(at) => {
+                let name = NAMESPACES[at.index(NAMESPACES.len())];
+                selection.remove_namespace(name);
+                lived.namespaces.remove(name);
+            }
+            Edit::Node(at, labels) => {
+                let name = NODES[at.index(NODES.len())];
+                selection.insert_node(name, labels);
+                lived.nodes.insert(name.to_owned(), labels.clone());
+            }
+            Edit::Applied(_) | Edit::Deleted(_) if objects.is_empty() => {}
+            Edit::Applied(at) => {
+                let at = at.index(objects.len());
+                let compiled = compile_object(&objects[at], &"enforced".into()).unwrap().unwrap();
+                linked.insert(at, selection.link(compiled));
+            }
+            Edit::Deleted(at) => {
+                linked.remove(&at.index(objects.len()));
+            }
+            Edit::Identified => {
+                selection.identify_end(&world.source);
+                selection.identify_end(&world.target);
+            }
+            Edit::Swept => selection.sweep(),
+        }
+    }
+    let set = PolicySet::new("enforced".into(), linked.values().cloned());
+    let (both, sides) = set.decide(&selection, profile, &world.probe());
+    let incremental = [both, sides.egress.decision, sides.ingress.decision];
+    let left: Vec<_> = linked.keys().map(|at| objects[*at].clone()).collect();
+    (incremental, lived.decide(&set_of(&left, None), profile))
 }
 
 proptest! {
@@ -238,24 +107,22 @@ proptest! {
 
     #[test]
     fn the_letter_is_what_the_slow_evaluator_reads(world in world()) {
-        let connection = Connection {
-            source: &world.source,
-            target: &world.target,
-            protocol: world.protocol,
-            port: world.port,
+        let cluster = slow::Cluster {
+            policies: &world.policies,
+            cluster_policies: &world.cluster_policies,
+            namespaces: &world.namespaces,
+            nodes: &world.nodes,
         };
-        let slow = |direction| {
-            slow::allows(&world.policies, &world.namespaces, direction, &connection)
-        };
+        let slow = |direction| cluster.allows(direction, &world.connection());
         let (egress, ingress) = (slow(Direction::Egress), slow(Direction::Ingress));
-        let fast = world.decide(&policy_set(&world.policies), Profile::Spec);
+        let fast = world.decide(&set_of(&world.objects(), None), Profile::Spec);
         prop_assert_eq!(fast.map(passes), [egress && ingress, egress, ingress].map(Some));
     }
 
     #[test]
     fn both_ways_of_asking_agree(world in world(), common: bool, deny: bool) {
         let profile = if common { Profile::Common } else { Profile::Spec };
-        let mut set = policy_set(&world.policies);
+        let mut set = set_of(&world.objects(), None);
         if deny {
             set = set.with_default_deny_everywhere();
         }
@@ -267,22 +134,23 @@ proptest! {
     #[test]
     fn the_order_of_policies_and_rules_never_shows(
         (world, shuffled) in world().prop_flat_map(|world| {
-            let policies = world.policies.clone();
-            (Just(world), Just(policies).prop_shuffle())
+            let objects = world.objects();
+            (Just(world), Just(objects).prop_shuffle())
         }),
         common: bool,
     ) {
         let profile = if common { Profile::Common } else { Profile::Spec };
         let (selection, probe) = (world.selection(), world.probe());
-        let one = policy_set(&world.policies).evaluate(&selection, profile, &probe);
-        let other = policy_set(&shuffled).evaluate(&selection, profile, &probe);
+        let one = set_of(&world.objects(), None).evaluate(&selection, profile, &probe);
+        let other = set_of(&shuffled, None).evaluate(&selection, profile, &probe);
         prop_assert_eq!(&one, &other);
-        let mut reversed = world.policies.clone();
-        for policy in &mut reversed {
+        // Of NetworkPolicies alone the order of rules says nothing either.
+        let mut reversed = world.clone();
+        for policy in &mut reversed.policies {
             policy.spec.ingress.iter_mut().for_each(|rules| rules.reverse());
             policy.spec.egress.iter_mut().for_each(|rules| rules.reverse());
         }
-        let (decision, sides) = policy_set(&reversed).decide(&selection, profile, &probe);
+        let (decision, sides) = set_of(&reversed.objects(), None).decide(&selection, profile, &probe);
         prop_assert_eq!((decision, sides.egress.reason), (one.decision, one.egress.reason));
         prop_assert_eq!(sides.ingress.reason, one.ingress.reason);
     }
@@ -290,11 +158,11 @@ proptest! {
     #[test]
     fn one_more_rule_never_denies(world in world(), at: Index, peers in vec(peer(), 0..3)) {
         prop_assume!(!world.policies.is_empty());
-        let before = world.decide(&policy_set(&world.policies), Profile::Spec);
-        let mut more = world.policies.clone();
-        let spec = &mut more[at.index(world.policies.len())].spec;
+        let before = world.decide(&set_of(&world.objects(), None), Profile::Spec);
+        let mut more = world.clone();
+        let spec = &mut more.policies[at.index(world.policies.len())].spec;
         spec.ingress.get_or_insert_default().push(IngressRule { from: Some(peers), ports: None });
-        let after = world.decide(&policy_set(&more), Profile::Spec);
+        let after = world.decide(&set_of(&more.objects(), None), Profile::Spec);
         for (before, after) in before.into_iter().zip(after) {
             prop_assert!(passes(before) <= passes(after), "{:?} became {:?}", before, after);
         }
@@ -302,7 +170,7 @@ proptest! {
 
     #[test]
     fn common_is_silent_or_says_what_the_letter_says(world in world()) {
-        let set = policy_set(&world.policies);
+        let set = set_of(&world.objects(), None);
         let common = world.decide(&set, Profile::Common).map(passes);
         let letter = world.decide(&set, Profile::Spec).map(passes);
         for (common, letter) in common.into_iter().zip(letter) {
@@ -312,7 +180,7 @@ proptest! {
 
     #[test]
     fn what_is_decided_of_an_unknown_pod_holds_for_every_pod(world in world(), at_source: bool) {
-        let set = policy_set(&world.policies);
+        let set = set_of(&world.objects(), None);
         let mut unknown = world.clone();
         let end = if at_source { &mut unknown.source } else { &mut unknown.target };
         // Only pods may be meant by an unknown pod, and not the other end itself.
@@ -328,6 +196,57 @@ proptest! {
         for (unknown, known) in [(unknown.egress, known.egress), (unknown.ingress, known.ingress)] {
             let (unknown, known) = (passes(unknown.decision), passes(known.decision));
             prop_assert!(unknown.is_none() || unknown == known, "{:?} {:?}", unknown, known);
+        }
+    }
+
+    #[test]
+    fn resolved_selectors_say_what_selectors_say(world in world(), common: bool) {
+        let profile = if common { Profile::Common } else { Profile::Spec };
+        let mut selection = world.selection();
+        let linked = set_of(&world.objects(), Some(&mut selection));
+        selection.identify_end(&world.source);
+        selection.identify_end(&world.target);
+        let (both, sides) = linked.decide(&selection, profile, &world.probe());
+        let unlinked = set_of(&world.objects(), None);
+        let direct = unlinked.decide(&world.selection(), profile, &world.probe());
+        prop_assert_eq!((both, sides), direct);
+        let verdict = linked.evaluate(&selection, profile, &world.probe());
+        let other = unlinked.evaluate(&world.selection(), profile, &world.probe());
+        prop_assert_eq!(verdict, other);
+    }
+
+    #[test]
+    fn a_cluster_that_changed_is_judged_as_one_made_anew(
+        world in world(), edits in vec(edit(), 0..24), common: bool,
+    ) {
+        let profile = if common { Profile::Common } else { Profile::Spec };
+        let (incremental, rebuilt) = live(&world, &edits, profile);
+        prop_assert_eq!(incremental, rebuilt);
+    }
+
+    /// Where the API leaves it open which policy is asked first, an answer must be that of every
+    /// order.
+    #[test]
+    fn policies_of_one_priority_are_decided_only_where_every_order_agrees(world in world()) {
+        let with_priorities = |order: &[i64]| {
+            let mut world = world.clone();
+            for (object, priority) in world.cluster_policies.iter_mut().zip(order) {
+                match object {
+                    Object::ClusterNetworkPolicy(policy) => policy.spec.priority = Some(*priority),
+                    Object::AdminNetworkPolicy(policy) => policy.spec.priority = Some(*priority),
+                    _ => {}
+                }
+            }
+            world.decide(&set_of(&world.objects(), None), Profile::Spec).map(passes)
+        };
+        let orders: [[i64; 3]; 6] =
+            [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let every: Vec<_> = orders.iter().map(|order| with_priorities(order)).collect();
+        let tied = with_priorities(&[0, 0, 0]);
+        for side in 1..3 {
+            let first = every[0][side];
+            let agreed = every.iter().all(|each| each[side] == first);
+            prop_assert_eq!(tied[side], first.filter(|_| agreed));
         }
     }
 }

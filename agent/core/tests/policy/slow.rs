@@ -1,19 +1,21 @@
 //! The letter of the API once more: slow, obvious, on the objects themselves, sharing no code with
 //! what it checks.
 //!
-//! In: objects that the API server would accept, known ends. Out: whether each side allows. It
-//! knows nothing of profiles, unknown ends, or why.
+//! In: objects that the API server would accept, no two of one tier with the same priority, known
+//! ends. Out: whether each side allows. It knows nothing of profiles, unknown ends, or why.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use parapet_core::flow::{Direction, End, Endpoint, PodIdentity};
 use parapet_core::object::{
-    IntOrString, IpBlock, LabelSelector, NetworkPolicy, PolicyPeer, PolicyPort,
+    AdminNetworkPolicy, AdminPolicyPort, AdminPolicyRule, ClusterPolicyPeer, ClusterPolicyProtocol,
+    ClusterPolicyRule, ClusterPolicySubject, IntOrString, IpBlock, LabelSelector, NamespacedPods,
+    NetworkPolicy, Object, PolicyPeer, PolicyPort,
 };
 
-/// Namespace name to labels.
-pub(crate) type NamespaceLabels = BTreeMap<String, BTreeMap<String, String>>;
+/// Name of a namespace or node to labels.
+pub(crate) type LabelsByName = BTreeMap<String, BTreeMap<String, String>>;
 
 /// One connection.
 pub(crate) struct Connection<'a> {
@@ -23,58 +25,256 @@ pub(crate) struct Connection<'a> {
     pub(crate) port: u16,
 }
 
-/// Whether this side lets the connection pass.
-pub(crate) fn allows(
-    policies: &[NetworkPolicy],
-    namespaces: &NamespaceLabels,
-    direction: Direction,
-    connection: &Connection<'_>,
-) -> bool {
-    let (subject, peer) = match direction {
-        Direction::Egress => (connection.source, connection.target),
-        Direction::Ingress => (connection.target, connection.source),
-    };
-    let Endpoint::Pod(pod) = &subject.endpoint else { return true };
-    if pod.host_network {
-        return true;
-    }
-    match &peer.endpoint {
-        Endpoint::Pod(other) if other.uid == pod.uid => return true,
-        // The host network of the pod's own node is that node.
-        Endpoint::Pod(other)
-            if direction == Direction::Ingress && other.host_network && other.node == pod.node =>
-        {
+/// Everything that is declared.
+pub(crate) struct Cluster<'a> {
+    pub(crate) policies: &'a [NetworkPolicy],
+    pub(crate) cluster_policies: &'a [Object],
+    pub(crate) namespaces: &'a LabelsByName,
+    pub(crate) nodes: &'a LabelsByName,
+}
+
+impl Cluster<'_> {
+    /// Whether this side lets the connection pass.
+    pub(crate) fn allows(&self, direction: Direction, connection: &Connection<'_>) -> bool {
+        let (subject, peer) = match direction {
+            Direction::Egress => (connection.source, connection.target),
+            Direction::Ingress => (connection.target, connection.source),
+        };
+        let Endpoint::Pod(pod) = &subject.endpoint else { return true };
+        if pod.host_network {
             return true;
         }
-        Endpoint::Node(name) if direction == Direction::Ingress && *name == pod.node => {
-            return true;
-        }
-        _ => {}
-    }
-    let mut isolated = false;
-    for policy in policies {
-        let empty = LabelSelector::default();
-        let selector = policy.spec.pod_selector.as_ref().unwrap_or(&empty);
-        if policy.metadata.namespace != *pod.namespace || !selects(selector, &labels_of(pod)) {
-            continue;
-        }
-        if !types(policy).contains(&direction) {
-            continue;
-        }
-        isolated = true;
-        for (peers, ports) in rules(policy, direction) {
-            let peer_fits = peers.is_empty()
-                || peers
-                    .iter()
-                    .any(|each| fits_peer(each, &policy.metadata.namespace, namespaces, peer));
-            let port_fits =
-                ports.is_empty() || ports.iter().any(|each| fits_port(each, connection));
-            if peer_fits && port_fits {
+        match &peer.endpoint {
+            Endpoint::Pod(other) if other.uid == pod.uid => return true,
+            // The host network of the pod's own node is that node.
+            Endpoint::Pod(other)
+                if direction == Direction::Ingress
+                    && other.host_network
+                    && other.node == pod.node =>
+            {
                 return true;
+            }
+            Endpoint::Node(name) if direction == Direction::Ingress && *name == pod.node => {
+                return true;
+            }
+            _ => {}
+        }
+        match self.tier("Admin", pod, peer, direction, connection).as_str() {
+            "Accept" => return true,
+            "Deny" => return false,
+            _ => {}
+        }
+        if let Some(allowed) = self.network_policies(pod, peer, direction, connection) {
+            return allowed;
+        }
+        self.tier("Baseline", pod, peer, direction, connection) != "Deny"
+    }
+
+    /// None: no NetworkPolicy isolates the pod in this direction.
+    fn network_policies(
+        &self,
+        pod: &PodIdentity,
+        peer: &End,
+        direction: Direction,
+        connection: &Connection<'_>,
+    ) -> Option<bool> {
+        let mut isolated = false;
+        for policy in self.policies {
+            let empty = LabelSelector::default();
+            let selector = policy.spec.pod_selector.as_ref().unwrap_or(&empty);
+            if policy.metadata.namespace != *pod.namespace || !selects(selector, &labels_of(pod)) {
+                continue;
+            }
+            if !types(policy).contains(&direction) {
+                continue;
+            }
+            isolated = true;
+            for (peers, ports) in rules(policy, direction) {
+                let own = &policy.metadata.namespace;
+                let peer_fits = peers.is_empty()
+                    || peers.iter().any(|each| fits_peer(each, own, self.namespaces, peer));
+                let port_fits =
+                    ports.is_empty() || ports.iter().any(|each| fits_port(each, connection));
+                if peer_fits && port_fits {
+                    return Some(true);
+                }
+            }
+        }
+        isolated.then_some(false)
+    }
+
+    /// The action of the first rule that matches, in the words of ClusterNetworkPolicy; "Pass" if
+    /// none does.
+    fn tier(
+        &self,
+        tier: &str,
+        pod: &PodIdentity,
+        peer: &End,
+        direction: Direction,
+        connection: &Connection<'_>,
+    ) -> String {
+        let mut policies: Vec<_> =
+            self.cluster_policies.iter().map(plain).filter(|policy| policy.tier == tier).collect();
+        policies.sort_by_key(|policy| policy.priority);
+        for policy in policies {
+            let subject = match &policy.subject.namespaces {
+                Some(selector) => selects(selector, &self.namespaces[&*pod.namespace]),
+                None => self.fits_pods(policy.subject.pods.as_ref().unwrap(), pod),
+            };
+            if !subject {
+                continue;
+            }
+            let rules = match direction {
+                Direction::Ingress => policy.ingress,
+                Direction::Egress => policy.egress,
+            };
+            for rule in rules {
+                let peer_fits = rule.peers.iter().any(|each| self.fits_cluster_peer(each, peer));
+                let port_fits =
+                    rule.ports.is_none_or(|ports| ports.iter().any(|each| each.fits(connection)));
+                if peer_fits && port_fits {
+                    return rule.action;
+                }
+            }
+        }
+        "Pass".to_owned()
+    }
+
+    fn fits_pods(&self, pods: &NamespacedPods, pod: &PodIdentity) -> bool {
+        let namespaces = pods.namespace_selector.clone().unwrap_or_default();
+        selects(&namespaces, &self.namespaces[&*pod.namespace])
+            && selects(pods.pod_selector.as_ref().unwrap(), &labels_of(pod))
+    }
+
+    fn fits_cluster_peer(&self, peer: &ClusterPolicyPeer, end: &End) -> bool {
+        if let Some(networks) = &peer.networks {
+            return networks.iter().any(|cidr| in_cidr(cidr, end.addr.unwrap()));
+        }
+        let node = match &end.endpoint {
+            Endpoint::Node(name) => Some(name),
+            Endpoint::Pod(pod) if pod.host_network => Some(&pod.node),
+            _ => None,
+        };
+        if let Some(selector) = &peer.nodes {
+            return node.is_some_and(|name| selects(selector, &self.nodes[&**name]));
+        }
+        let Endpoint::Pod(pod) = &end.endpoint else { return false };
+        if pod.host_network {
+            return false;
+        }
+        match (&peer.namespaces, &peer.pods) {
+            (Some(selector), _) => selects(selector, &self.namespaces[&*pod.namespace]),
+            (None, pods) => self.fits_pods(pods.as_ref().unwrap(), pod),
+        }
+    }
+}
+
+/// A cluster-scoped policy in the words of ClusterNetworkPolicy, whatever API it is of.
+struct Plain {
+    tier: &'static str,
+    priority: i64,
+    subject: ClusterPolicySubject,
+    ingress: Vec<PlainRule>,
+    egress: Vec<PlainRule>,
+}
+
+struct PlainRule {
+    action: String,
+    peers: Vec<ClusterPolicyPeer>,
+    ports: Option<Vec<PlainPort>>,
+}
+
+/// Protocol, first and last port; or the name of one.
+enum PlainPort {
+    Range(String, i64, i64),
+    Named(String),
+}
+
+impl PlainPort {
+    fn fits(&self, connection: &Connection<'_>) -> bool {
+        match self {
+            Self::Range(protocol, first, last) => {
+                *protocol == connection.protocol
+                    && *first <= i64::from(connection.port)
+                    && i64::from(connection.port) <= *last
+            }
+            Self::Named(name) => {
+                let Endpoint::Pod(pod) = &connection.target.endpoint else { return false };
+                !pod.host_network
+                    && pod.named_ports.iter().any(|port| {
+                        *port.name == **name
+                            && port.port == connection.port
+                            && crate::cluster::protocol(connection.protocol) == port.protocol
+                    })
             }
         }
     }
-    !isolated
+}
+
+fn plain(object: &Object) -> Plain {
+    match object {
+        Object::ClusterNetworkPolicy(policy) => {
+            let spec = policy.spec.clone();
+            let rule = |rule: ClusterPolicyRule| PlainRule {
+                action: rule.action,
+                peers: rule.from.or(rule.to).unwrap(),
+                ports: rule.protocols.map(|all| all.into_iter().map(plain_protocol).collect()),
+            };
+            Plain {
+                tier: if spec.tier.as_deref() == Some("Admin") { "Admin" } else { "Baseline" },
+                priority: spec.priority.unwrap(),
+                subject: spec.subject.unwrap(),
+                ingress: spec.ingress.unwrap_or_default().into_iter().map(rule).collect(),
+                egress: spec.egress.unwrap_or_default().into_iter().map(rule).collect(),
+            }
+        }
+        Object::AdminNetworkPolicy(policy) => plain_admin("Admin", policy),
+        Object::BaselineAdminNetworkPolicy(policy) => plain_admin("Baseline", policy),
+        other => panic!("no cluster-scoped policy: {other:?}"),
+    }
+}
+
+fn plain_admin(tier: &'static str, policy: &AdminNetworkPolicy) -> Plain {
+    let spec = policy.spec.clone();
+    let rule = |rule: AdminPolicyRule| PlainRule {
+        action: rule.action.replace("Allow", "Accept"),
+        peers: rule.from.or(rule.to).unwrap(),
+        ports: rule.ports.map(|all| all.into_iter().map(plain_port).collect()),
+    };
+    Plain {
+        tier,
+        // The one without a priority is asked last.
+        priority: spec.priority.unwrap_or(i64::MAX),
+        subject: spec.subject.unwrap(),
+        ingress: spec.ingress.unwrap_or_default().into_iter().map(rule).collect(),
+        egress: spec.egress.unwrap_or_default().into_iter().map(rule).collect(),
+    }
+}
+
+fn plain_protocol(protocol: ClusterPolicyProtocol) -> PlainPort {
+    if let Some(name) = protocol.destination_named_port {
+        return PlainPort::Named(name);
+    }
+    let all = [("TCP", protocol.tcp), ("UDP", protocol.udp), ("SCTP", protocol.sctp)];
+    let (name, ports) = all.into_iter().find(|(_, ports)| ports.is_some()).unwrap();
+    let port = ports.unwrap().destination_port.unwrap();
+    let (first, last) = match port.range {
+        Some(range) => (range.start, range.end),
+        None => (port.number.unwrap(), port.number.unwrap()),
+    };
+    PlainPort::Range(name.to_owned(), first, last)
+}
+
+fn plain_port(port: AdminPolicyPort) -> PlainPort {
+    let tcp = || "TCP".to_owned();
+    if let Some(name) = port.named_port {
+        PlainPort::Named(name)
+    } else if let Some(number) = port.port_number {
+        PlainPort::Range(number.protocol.unwrap_or_else(tcp), number.port, number.port)
+    } else {
+        let range = port.port_range.unwrap();
+        PlainPort::Range(range.protocol.unwrap_or_else(tcp), range.start, range.end)
+    }
 }
 
 fn types(policy: &NetworkPolicy) -> Vec<Direction> {
@@ -101,12 +301,7 @@ fn rules(policy: &NetworkPolicy, direction: Direction) -> Vec<(Vec<PolicyPeer>, 
     rules.into_iter().map(|(a, b)| (a.unwrap_or_default(), b.unwrap_or_default())).collect()
 }
 
-fn fits_peer(
-    peer: &PolicyPeer,
-    own_namespace: &str,
-    namespaces: &NamespaceLabels,
-    end: &End,
-) -> bool {
+fn fits_peer(peer: &PolicyPeer, own_namespace: &str, namespaces: &LabelsByName, end: &End) -> bool {
     if let Some(block) = &peer.ip_block {
         return fits_block(block, end.addr.unwrap());
     }
