@@ -9,14 +9,17 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::scenario::{Manifest, Question, Rejection};
+use crate::scenario::{Manifest, Problem, Question};
 
 /// What the binary said.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Said {
     /// As [`crate::scenario::Expected::answer`] has them.
     pub(crate) answers: Vec<String>,
-    pub(crate) rejected: Vec<Rejection>,
+    pub(crate) rejected: Vec<Problem>,
+    pub(crate) warned: Vec<Problem>,
+    /// Anything else on stderr, such as that an object was left out. No scenario can expect it.
+    pub(crate) other: Vec<String>,
     pub(crate) code: Option<i32>,
 }
 
@@ -36,11 +39,21 @@ pub(crate) fn judge(manifests: &[Manifest], profile: &str, questions: &[&Questio
     running.stdin.take().unwrap().write_all(lines.join("\n").as_bytes()).unwrap();
     let done = running.wait_with_output().unwrap();
     let (out, err) = (String::from_utf8(done.stdout).unwrap(), String::from_utf8(done.stderr));
-    Said {
+    let mut said = Said {
         answers: out.lines().map(answer).collect(),
-        rejected: err.unwrap().lines().map(refused).collect(),
+        rejected: Vec::new(),
+        warned: Vec::new(),
+        other: Vec::new(),
         code: done.status.code(),
+    };
+    for line in err.unwrap().lines() {
+        match problem(line) {
+            Some(("ERROR", problem)) => said.rejected.push(problem),
+            Some(("WARN", problem)) => said.warned.push(problem),
+            _ => said.other.push(line.to_owned()),
+        }
     }
+    said
 }
 
 fn asked(question: &Question) -> Value {
@@ -74,19 +87,12 @@ fn answer(line: &str) -> String {
     format!("{decision}: {}, {}", side("egress"), side("ingress"))
 }
 
-/// "ERROR cluster.yaml:41: document 6: NetworkPolicy red/p: spec.ingress: what is wrong". Whatever
-/// else is said, such as that an object was left out, is no refusal that a scenario can expect.
-fn refused(line: &str) -> Rejection {
-    let said = line.strip_prefix("ERROR cluster.yaml").and_then(|rest| {
-        let (_, rest) = rest.split_once(": document ")?;
-        let (_, rest) = rest.split_once(": ")?;
-        (rest.matches(": ").count() >= 2).then(|| Rejection::read(rest))
-    });
-    said.unwrap_or_else(|| Rejection {
-        object: "?".to_owned(),
-        field: "?".to_owned(),
-        problem: line.to_owned(),
-    })
+/// "ERROR cluster.yaml:41: document 6: NetworkPolicy red/p: spec.ingress: what is wrong".
+fn problem(line: &str) -> Option<(&str, Problem)> {
+    let (level, rest) = line.trim_start().split_once(" cluster.yaml:")?;
+    let (_, rest) = rest.split_once(": document ")?;
+    let (_, rest) = rest.split_once(": ")?;
+    Some((level, Problem::read(rest)?))
 }
 
 fn parapet() -> PathBuf {

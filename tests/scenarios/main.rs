@@ -3,18 +3,18 @@
 //! In: the YAML files beside this one, each on top of `cluster.yaml`, with what `parapet explain`
 //! must say. Out: all lines of a scenario that differ. Nothing is asked of the core directly.
 //!
-//! A file is named by the section and number of its rule: A, isolation and combination (1 to 16);
-//! B, peers (17 to 35); C, label selectors (36 to 41); D, ports and protocols (42 to 58); E, cluster
-//! wide policies and their tiers (59 to 90). Its first document states the rule and what follows
-//! from it; the others are objects as kubectl takes them. A document with `then` in place of `rule`
-//! opens a further step, whose objects replace those of the same name.
+//! A file is named by the section and the number of its rule: A, isolation and combination (1 to
+//! 16); B, peers (17 to 35); C, label selectors (36 to 41); D, ports and protocols (42 to 58); E,
+//! cluster wide policies and their tiers (59 to 90). Its first document states the rule and what
+//! follows from it, the others are objects as kubectl takes them. A document with `then` in place
+//! of `rule` opens a further step, whose objects replace those of the same name.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test ends at the first surprise")]
 
 use std::path::{Path, PathBuf};
 
 use self::judge::{Said, judge};
-use self::scenario::{Expected, Manifest, Rejection, Scenario, Step, manifests};
+use self::scenario::{Expected, Manifest, Problem, Scenario, Step, manifests};
 
 mod judge;
 mod scenario;
@@ -92,6 +92,42 @@ scenarios! {
     d55_a_connection_is_judged_by_who_began,
     d57_an_address_of_a_service_is_its_pods,
     d58_a_rewritten_source_is_judged_as_seen,
+    e59_tiers_are_admin_network_policy_baseline_default,
+    e60_an_accepted_egress_does_not_skip_ingress,
+    e61_equal_priorities_are_undecidable,
+    e61_lower_priorities_win,
+    e62_priorities_order_within_their_tier,
+    e63_the_first_matching_rule_of_a_policy_wins,
+    e64_a_subject_is_not_isolated,
+    e65_accept_and_deny_are_final,
+    e66_pass_skips_the_rest_of_its_tier,
+    e67_baseline_applies_where_no_policy_isolates,
+    e68_pass_in_baseline_is_the_default,
+    e69_accept_and_allow_are_names_of_their_apis,
+    e70_a_subject_has_one_field,
+    e70_a_subject_is_namespaces_or_pods,
+    e71_host_network_pods_are_neither_subject_nor_peer,
+    e72_peers_must_be_given,
+    e73_an_unknown_peer_fails_closed,
+    e74_networks_nodes_and_names_are_peers_of_egress,
+    e75_networks_match_pods_too,
+    e76_networks_match_icmp,
+    e77_nodes_are_addresses_of_nodes,
+    e78_nodes_match_host_network_pods,
+    e79_an_entry_of_ports_has_one_field,
+    e79_ports_of_an_admin_network_policy,
+    e80_an_entry_of_protocols_has_one_field,
+    e80_protocols_of_a_cluster_network_policy,
+    e81_a_range_of_a_cluster_policy_has_two_ends,
+    e82_a_named_port_is_one_of_the_target_pod,
+    e83_named_ports_need_pods,
+    e84_domain_names_accept_and_are_not_guessed,
+    e85_namespace_labels_select_anew,
+    e86_a_policy_has_a_limited_number_of_rules,
+    e86_rules_are_known_by_their_place,
+    e87_peers_of_older_releases_are_refused,
+    e88_ports_are_those_of_the_target,
+    e89_a_pod_reaches_itself_and_its_node_reaches_it,
 }
 
 /// Items of the list that no question to a policy set can prove, and why.
@@ -193,21 +229,27 @@ fn differences(step: &Step, said: &Said) -> Vec<String> {
             differing.push(format!("  {} = {got}\n    expected {answer}", question.text));
         }
     }
-    let fits = |(expected, got): (&Rejection, &Rejection)| {
-        (&expected.object, &expected.field) == (&got.object, &got.field)
-            && got.problem.contains(&expected.problem)
-    };
-    if step.rejected.len() != said.rejected.len()
-        || !step.rejected.iter().zip(&said.rejected).all(fits)
-    {
-        differing
-            .push(format!("  refused: {:#?}\n    expected {:#?}", said.rejected, step.rejected));
-    }
+    differing.extend(difference("refused", &step.rejected, &said.rejected));
+    differing.extend(difference("warned of", &step.warned, &said.warned));
+    differing.extend(said.other.iter().map(|line| format!("  said {line}\n    not expected")));
     let code = Some(i32::from(!step.rejected.is_empty()));
     if said.code != code {
         differing.push(format!("  exit code {:?}\n    expected {code:?}", said.code));
     }
     differing
+}
+
+fn difference(what: &str, expected: &[Problem], got: &[Problem]) -> Option<String> {
+    let fits = |(expected, got): (&Problem, &Problem)| {
+        (&expected.object, &expected.field) == (&got.object, &got.field)
+            && got.message.contains(&expected.message)
+    };
+    let same = expected.len() == got.len() && expected.iter().zip(got).all(fits);
+    let shown = |problems: &[Problem]| -> Vec<String> {
+        let shown = |p: &Problem| format!("{}: {}: {}", p.object, p.field, p.message);
+        problems.iter().map(shown).collect()
+    };
+    (!same).then(|| format!("  {what} {:#?}\n    expected {:#?}", shown(got), shown(expected)))
 }
 
 fn section_of(item: usize) -> char {

@@ -19,7 +19,10 @@ pub(crate) struct Step {
     /// The rule that the file proves, or what changes in a later step.
     pub(crate) title: String,
     pub(crate) deleted: Vec<Id>,
-    pub(crate) rejected: Vec<Rejection>,
+    /// Objects that are refused and not judged by.
+    pub(crate) rejected: Vec<Problem>,
+    /// Objects that are judged by, though something of them is not understood.
+    pub(crate) warned: Vec<Problem>,
     pub(crate) expected: Vec<Expected>,
     pub(crate) applied: Vec<Manifest>,
 }
@@ -40,13 +43,13 @@ pub(crate) struct Question {
     pub(crate) port: Option<u16>,
 }
 
-/// `NetworkPolicy red/p: spec.ingress[0].from[0]: must have`
+/// `NetworkPolicy red/p: spec.ingress[0].from[0]: a peer must have`
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Rejection {
+pub(crate) struct Problem {
     pub(crate) object: String,
     pub(crate) field: String,
     /// A part of the message in a scenario, the whole of it from Parapet.
-    pub(crate) problem: String,
+    pub(crate) message: String,
 }
 
 /// An object as kubectl would take it, with its text untouched.
@@ -71,6 +74,8 @@ struct Head {
     deleted: Vec<String>,
     #[serde(default)]
     rejected: Vec<String>,
+    #[serde(default)]
+    warned: Vec<String>,
     probes: String,
 }
 
@@ -115,7 +120,8 @@ impl Step {
         Self {
             title,
             deleted: head.deleted.iter().map(|id| Id(id.clone())).collect(),
-            rejected: head.rejected.iter().map(|text| Rejection::read(text)).collect(),
+            rejected: problems(&head.rejected),
+            warned: problems(&head.warned),
             expected,
             applied: Vec::new(),
         }
@@ -140,15 +146,11 @@ impl Expected {
     }
 }
 
-impl Rejection {
-    /// Also of what Parapet says, once the file's name and line are off.
-    pub(crate) fn read(text: &str) -> Self {
+impl Problem {
+    /// Nothing if it is not of the form `object: field: message`.
+    pub(crate) fn read(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, ": ").map(str::to_owned);
-        let (Some(object), Some(field), Some(problem)) = (parts.next(), parts.next(), parts.next())
-        else {
-            panic!("not of the form `object: field: problem`: {text}");
-        };
-        Self { object, field, problem }
+        Some(Self { object: parts.next()?, field: parts.next()?, message: parts.next()? })
     }
 }
 
@@ -172,6 +174,11 @@ impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+fn problems(texts: &[String]) -> Vec<Problem> {
+    let read = |text: &String| Problem::read(text).unwrap_or_else(|| panic!("no problem: {text}"));
+    texts.iter().map(read).collect()
 }
 
 /// The objects of a file that holds nothing else.
