@@ -8,16 +8,12 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What one file says, in its order.
-pub(crate) struct Scenario {
-    pub(crate) profile: String,
-    pub(crate) steps: Vec<Step>,
-}
-
 /// A change of the cluster and what holds after it.
 pub(crate) struct Step {
     /// The rule that the file proves, or what changes in a later step.
     pub(crate) title: String,
+    /// That of the step before where it does not say, and `spec` at first.
+    pub(crate) profile: String,
     pub(crate) deleted: Vec<Id>,
     /// Objects that are refused and not judged by.
     pub(crate) rejected: Vec<Problem>,
@@ -84,42 +80,40 @@ enum Document {
     Manifest(Manifest),
 }
 
-impl Scenario {
-    pub(crate) fn read(text: &str) -> Self {
-        let mut profile = None;
-        let mut steps: Vec<Step> = Vec::new();
-        for document in documents(text) {
-            match document {
-                Document::Head(mut head) => {
-                    let (title, first) = match (head.rule.take(), head.then.take()) {
-                        (Some(rule), None) => (rule, true),
-                        (None, Some(then)) => (then, false),
-                        _ => panic!("a step has either `rule` or `then`"),
-                    };
-                    assert_eq!(first, steps.is_empty(), "`rule` opens the file, `then` goes on");
-                    profile = profile.or(head.profile.take());
-                    assert!(head.profile.is_none(), "one profile a file");
-                    steps.push(Step::new(title, &head));
-                }
-                Document::Manifest(manifest) => {
-                    steps.last_mut().expect("a rule stands first").applied.push(manifest);
-                }
+/// What one file says, in its order.
+pub(crate) fn steps(text: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for document in documents(text) {
+        match document {
+            Document::Head(head) => steps.push(Step::new(head, steps.last())),
+            Document::Manifest(manifest) => {
+                steps.last_mut().expect("a rule stands first").applied.push(manifest);
             }
         }
-        assert!(!steps.is_empty(), "no rule");
-        Self { profile: profile.unwrap_or_else(|| "spec".to_owned()), steps }
     }
+    assert!(!steps.is_empty(), "no rule");
+    steps
 }
 
 impl Step {
-    fn new(title: String, head: &Head) -> Self {
+    fn new(head: Head, before: Option<&Self>) -> Self {
+        let title = match (head.rule, head.then, before) {
+            (Some(title), None, None) | (None, Some(title), Some(_)) => title,
+            _ => panic!("`rule` opens a file, `then` each further step"),
+        };
+        let profile = match (head.profile, before) {
+            (Some(profile), _) => profile,
+            (None, Some(before)) => before.profile.clone(),
+            (None, None) => "spec".to_owned(),
+        };
         let lines = head.probes.lines().map(str::trim);
         let expected: Vec<Expected> =
             lines.filter(|line| !line.is_empty()).map(Expected::read).collect();
         assert!(!expected.is_empty(), "{title}: no probes");
         Self {
             title,
-            deleted: head.deleted.iter().map(|id| Id(id.clone())).collect(),
+            profile,
+            deleted: head.deleted.into_iter().map(Id).collect(),
             rejected: problems(&head.rejected),
             warned: problems(&head.warned),
             expected,
