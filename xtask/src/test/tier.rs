@@ -21,6 +21,8 @@ pub(crate) enum TierName {
     Agent,
     /// The command line as a user meets it.
     Cli,
+    /// One file for each rule of policy, judged by `parapet explain`.
+    Scenarios,
     /// Judgements of other implementations, repeated by `parapet explain`.
     Conformance,
     /// The simulated node: real traffic through real BPF programs.
@@ -44,12 +46,13 @@ pub(crate) enum Plan {
 
 impl TierName {
     /// All tiers in the order in which they run.
-    pub(crate) const FAST_TO_SLOW: [Self; 7] = [
+    pub(crate) const FAST_TO_SLOW: [Self; 8] = [
         Self::Tidy,
         Self::Xtask,
         Self::Core,
         Self::Agent,
         Self::Cli,
+        Self::Scenarios,
         Self::Conformance,
         Self::Kernel,
     ];
@@ -62,6 +65,7 @@ impl TierName {
             Self::Core => "core",
             Self::Agent => "agent",
             Self::Cli => "cli",
+            Self::Scenarios => "scenarios",
             Self::Conformance => "conformance",
             Self::Kernel => "kernel",
         }
@@ -72,9 +76,10 @@ impl TierName {
         match self {
             Self::Tidy => "format, lints and the project's own rules; needs rustfmt and clippy",
             Self::Xtask => "setup, counting and the tidy rules themselves; needs nothing",
-            Self::Core => "scenarios, replay, properties, the decoder; needs nothing",
+            Self::Core => "policy tables, replay, properties, the decoder; needs nothing",
             Self::Agent => "manifests, cgroup names, exports; needs the BPF object",
             Self::Cli => "examples, exit codes, messages; needs the built agent",
+            Self::Scenarios => "each rule of policy by name; needs the built agent",
             Self::Conformance => "other implementations' judgements; needs ../shared/conformance",
             Self::Kernel => "real traffic on the simulated node; needs root and BPF",
         }
@@ -93,6 +98,7 @@ impl TierName {
             Self::Core => Plan::Cargo(cargo_test(layout, &["-p", "parapet-core"])),
             Self::Agent => Plan::Cargo(cargo_test(layout, &["-p", "parapet"])),
             Self::Cli => Plan::Cargo(suite(layout, "cli")),
+            Self::Scenarios => Plan::Cargo(suite(layout, "scenarios")),
             Self::Conformance => {
                 let folder = layout.conformance();
                 if !folder.is_dir() {

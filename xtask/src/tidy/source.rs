@@ -41,7 +41,13 @@ impl Source {
 
     /// Whether the whole file is test code.
     pub(super) fn is_test(&self) -> bool {
-        let suites = ["tests/kernel/", "tests/cli/", "tests/conformance/", "tests/cluster/"];
+        let suites = [
+            "tests/kernel/",
+            "tests/cli/",
+            "tests/scenarios/",
+            "tests/conformance/",
+            "tests/cluster/",
+        ];
         self.path.ends_with("/tests.rs")
             || self.path.contains("/tests/")
             || suites.iter().any(|suite| self.path.starts_with(suite))
