@@ -156,7 +156,7 @@ impl Display for PortRule {
 impl Display for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Pods(pattern) => pattern.fmt(f),
+            Self::Pods(linked) => linked.pattern.fmt(f),
             Self::Blocks(blocks) => {
                 for (index, block) in blocks.iter().enumerate() {
                     if index > 0 {

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use super::cidr::unmap;
 use super::effect::{Effects, Nothing, Sink};
 use super::profile::{Choices, DenialChoice, ExemptionChoice};
+use super::selection::Identity;
 use super::tiers;
 use super::{PolicySet, Probe, Selection};
 use crate::flow::{Direction, End, Endpoint, PodIdentity, ServiceIdentity};
@@ -24,6 +25,14 @@ pub(super) struct Side<'a> {
     pub(super) selection: &'a Selection,
     pub(super) choices: &'static Choices,
     pub(super) direction: Direction,
+}
+
+/// A probe with what was resolved of its ends.
+#[derive(Clone, Copy)]
+pub(super) struct Case<'a> {
+    pub(super) probe: Probe<'a>,
+    pub(super) source: Option<&'a Identity>,
+    pub(super) target: Option<&'a Identity>,
 }
 
 /// Whether the peer is the subject's own node.
@@ -55,10 +64,11 @@ impl PolicySet {
         probe: &Probe<'_>,
         effects: Effects,
     ) -> Verdict {
+        let case = Case::new(selection, probe);
         let side = |direction| {
             let mut effects = effects.clone();
             let side = Side { set: self, selection, choices: profile.choices(), direction };
-            let SideDecision { decision, reason, tier } = side.judge(probe, &mut effects);
+            let SideDecision { decision, reason, tier } = side.judge(&case, &mut effects);
             let mut effects = effects.taken();
             if matches!(probe.target.endpoint, Endpoint::Service(_)) {
                 effects = distinct(effects);
@@ -78,20 +88,39 @@ impl PolicySet {
         profile: Profile,
         probe: &Probe<'_>,
     ) -> (Decision, SideSummary) {
+        let case = Case::new(selection, probe);
         let side = |direction| {
             let side = Side { set: self, selection, choices: profile.choices(), direction };
-            side.judge(probe, &mut Nothing)
+            side.judge(&case, &mut Nothing)
         };
         let (egress, ingress) = (side(Direction::Egress), side(Direction::Ingress));
         (Decision::of_both(egress.decision, ingress.decision), SideSummary { egress, ingress })
     }
 }
 
+impl<'a> Case<'a> {
+    fn new(selection: &'a Selection, probe: &Probe<'a>) -> Self {
+        let (source, target) = (probe.source, probe.target);
+        Self {
+            probe: *probe,
+            source: identity_of(selection, source),
+            target: identity_of(selection, target),
+        }
+    }
+}
+
+fn identity_of<'a>(selection: &'a Selection, end: &End) -> Option<&'a Identity> {
+    match &end.endpoint {
+        Endpoint::Pod(pod) => selection.identity(pod),
+        _ => None,
+    }
+}
+
 impl Side<'_> {
-    fn judge(self, probe: &Probe<'_>, sink: &mut impl Sink) -> SideDecision {
-        match &probe.target.endpoint {
-            Endpoint::Service(service) => self.judge_backends(service, probe, sink),
-            _ => self.judge_pair(probe, sink),
+    fn judge(self, case: &Case<'_>, sink: &mut impl Sink) -> SideDecision {
+        match &case.probe.target.endpoint {
+            Endpoint::Service(service) => self.judge_backends(service, case, sink),
+            _ => self.judge_pair(case, sink),
         }
     }
 
@@ -99,13 +128,15 @@ impl Side<'_> {
     fn judge_backends(
         self,
         service: &ServiceIdentity,
-        probe: &Probe<'_>,
+        case: &Case<'_>,
         sink: &mut impl Sink,
     ) -> SideDecision {
         let mut agreed: Option<SideDecision> = None;
         let mut disagree = false;
         for (target, port) in service.backends.iter() {
-            let one = self.judge_backend(service, &Probe { target, port: *port, ..*probe }, sink);
+            let probe = Probe { target, port: *port, ..case.probe };
+            let backend = Case { probe, target: identity_of(self.selection, target), ..*case };
+            let one = self.judge_backend(service, &backend, sink);
             let both = agreed.map_or(Some(one), |before| agreement(before, one));
             disagree |= both.is_none();
             agreed = both.or(agreed);
@@ -113,7 +144,7 @@ impl Side<'_> {
         match agreed {
             Some(_) if disagree => undecidable(Reason::EndpointsDisagree),
             Some(agreed) => agreed,
-            None => match (self.direction, subject_of(probe.source)) {
+            None => match (self.direction, subject_of(case.probe.source)) {
                 (Direction::Egress, Err(exempt)) if exempt.decision == Decision::Exempt => exempt,
                 _ => undecidable(Reason::NoEndpoints),
             },
@@ -125,12 +156,12 @@ impl Side<'_> {
     fn judge_backend(
         self,
         service: &ServiceIdentity,
-        probe: &Probe<'_>,
+        case: &Case<'_>,
         sink: &mut impl Sink,
     ) -> SideDecision {
         let Choices { itself_via_service, service_port, .. } = self.choices;
-        if is_itself(probe) && *itself_via_service != ExemptionChoice::Exempt {
-            let judged = self.judge_policies(probe, sink);
+        if is_itself(&case.probe) && *itself_via_service != ExemptionChoice::Exempt {
+            let judged = self.judge_policies(case, sink);
             return match (judged.decision, itself_via_service) {
                 (Decision::Denied, ExemptionChoice::DeniedIsUndecidable) => {
                     undecidable(Reason::CniDependent)
@@ -141,14 +172,15 @@ impl Side<'_> {
                 _ => judged,
             };
         }
-        let judged = self.judge_pair(probe, sink);
+        let judged = self.judge_pair(case, sink);
         let may_differ = self.direction == Direction::Egress
-            && service.port != probe.port
+            && service.port != case.probe.port
             && *service_port == DenialChoice::Undecidable;
         if !may_differ {
             return judged;
         }
-        let by_service = self.judge_pair(&Probe { port: service.port, ..*probe }, &mut Nothing);
+        let by_service = Case { probe: Probe { port: service.port, ..case.probe }, ..*case };
+        let by_service = self.judge_pair(&by_service, &mut Nothing);
         if by_service.decision == judged.decision {
             judged
         } else {
@@ -156,14 +188,15 @@ impl Side<'_> {
         }
     }
 
-    fn judge_pair(self, probe: &Probe<'_>, sink: &mut impl Sink) -> SideDecision {
-        if is_loopback(probe) || is_itself(probe) {
+    fn judge_pair(self, case: &Case<'_>, sink: &mut impl Sink) -> SideDecision {
+        if is_loopback(&case.probe) || is_itself(&case.probe) {
             return exempt(Reason::Loopback);
         }
-        self.judge_policies(probe, sink)
+        self.judge_policies(case, sink)
     }
 
-    fn judge_policies(self, probe: &Probe<'_>, sink: &mut impl Sink) -> SideDecision {
+    fn judge_policies(self, case: &Case<'_>, sink: &mut impl Sink) -> SideDecision {
+        let probe = &case.probe;
         let (subject, peer, own_node_choice) = match self.direction {
             Direction::Egress => (probe.source, probe.target, self.choices.to_own_node),
             Direction::Ingress => (probe.target, probe.source, self.choices.from_own_node),
@@ -176,7 +209,7 @@ impl Side<'_> {
         if own_node == OwnNode::Yes && own_node_choice == ExemptionChoice::Exempt {
             return exempt(Reason::OwnNode);
         }
-        let judged = tiers::judge(self, pod, peer, probe, sink);
+        let judged = tiers::judge(self, pod, peer, case, sink);
         match (judged.decision, own_node, own_node_choice) {
             // Were it the own node, it would be exempt.
             (Decision::Denied, OwnNode::Unknown, ExemptionChoice::Exempt) => {

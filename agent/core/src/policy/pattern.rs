@@ -1,11 +1,10 @@
 //! Which pods a selector means, namespaces included.
 //!
-//! In: a pod with its namespace's labels. Out: whether the pattern holds of it. A pattern that was
-//! linked into a [`Selection`](super::Selection) has a number there, and the selection knows by
-//! that number what it holds of; this file is the long way that needs no number.
+//! In: a pod with its namespace's labels. Out: whether the pattern holds of it, the long way. A
+//! pattern that was linked into a [`Selection`](super::Selection) has a number there, and the
+//! selection knows by that number what it holds of.
 
 use std::fmt;
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::selector::{Known, Labels, Selector};
@@ -15,13 +14,20 @@ use super::selector::{Known, Labels, Selector};
 pub(super) struct PatternId(pub(super) u32);
 
 /// Pods of some namespaces with some labels. Two are equal if they mean the same by the same words.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Pattern {
     pub(super) role: Role,
     pub(super) namespaces: NamespaceChoice,
     pub(super) pods: Selector,
+}
+
+/// A pattern as policies hold it. The number is beside the pattern and not behind it, because it is
+/// all that judging needs.
+#[derive(Clone, Debug)]
+pub(super) struct Linked {
     /// None: not linked.
     pub(super) id: Option<PatternId>,
+    pub(super) pattern: Arc<Pattern>,
 }
 
 /// What a pattern is asked for. Subjects are looked up by pod, peers by pattern, so the selection
@@ -43,8 +49,8 @@ pub(super) enum NamespaceChoice {
 
 impl Pattern {
     /// A pattern that is not linked.
-    pub(super) fn new(role: Role, namespaces: NamespaceChoice, pods: Selector) -> Arc<Self> {
-        Arc::new(Self { role, namespaces, pods, id: None })
+    pub(super) fn new(role: Role, namespaces: NamespaceChoice, pods: Selector) -> Linked {
+        Linked { id: None, pattern: Arc::new(Self { role, namespaces, pods }) }
     }
 
     /// Whether this namespace is one of the pattern's. Of a namespace that was never seen its name
@@ -60,35 +66,26 @@ impl Pattern {
             (NamespaceChoice::Labelled(selector), None) => selector.matches_name_only(name),
         }
     }
-
-    fn words(&self) -> (Role, &NamespaceChoice, &Selector) {
-        (self.role, &self.namespaces, &self.pods)
-    }
 }
 
-impl PartialEq for Pattern {
+/// The number says nothing about what is meant.
+impl PartialEq for Linked {
     fn eq(&self, other: &Self) -> bool {
-        self.words() == other.words()
+        self.pattern == other.pattern
     }
 }
 
-impl Eq for Pattern {}
+impl Eq for Linked {}
 
-impl Hash for Pattern {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.words().hash(state);
-    }
-}
-
-impl PartialOrd for Pattern {
+impl PartialOrd for Linked {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Pattern {
+impl Ord for Linked {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.words().cmp(&other.words())
+        self.pattern.cmp(&other.pattern)
     }
 }
 

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use super::cidr::unmap;
 use super::domain::DomainName;
-use super::pattern::Pattern;
+use super::pattern::Linked;
 use super::profile::{BlockChoice, Choices, PeerChoice};
 use super::selection::{Identity, Selection};
 use super::selector::{Known, Selector};
@@ -31,7 +31,7 @@ pub struct CompiledPolicy {
     pub(super) kind: PolicyKind,
     pub(super) origin: Arc<str>,
     pub(super) id: Arc<str>,
-    pub(super) subject: Arc<Pattern>,
+    pub(super) subject: Linked,
     /// None: does not speak of this direction. A NetworkPolicy isolates where it has rules, even
     /// if none.
     pub(super) ingress: Option<Box<[Rule]>>,
@@ -61,7 +61,7 @@ pub(super) enum Peers {
 /// One item of `from` or `to`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Peer {
-    Pods(Arc<Pattern>),
+    Pods(Linked),
     Blocks(Box<[Block]>),
     /// Nodes, by the addresses they have.
     Nodes(Selector),
@@ -188,7 +188,7 @@ impl CompiledPolicy {
         match (identity, self.subject.id) {
             (Some(identity), Some(id)) if identity.is_subject(id) => Known::Yes,
             (Some(_), Some(_)) => Known::No,
-            _ => match selection.holds(&self.subject, pod) {
+            _ => match selection.holds(&self.subject.pattern, pod) {
                 (namespace, true) => namespace,
                 (_, false) => Known::No,
             },
@@ -202,7 +202,7 @@ impl CompiledPolicy {
         }
     }
 
-    pub(super) fn for_each_pattern(&mut self, mut f: impl FnMut(&mut Arc<Pattern>)) {
+    pub(super) fn for_each_pattern(&mut self, mut f: impl FnMut(&mut Linked)) {
         f(&mut self.subject);
         let rules = [&mut self.ingress, &mut self.egress].into_iter().flatten();
         for rule in rules.flat_map(|rules| rules.iter_mut()) {
@@ -308,7 +308,7 @@ impl Peers {
 impl Peer {
     fn answer(&self, question: &Question<'_>) -> Answer {
         match self {
-            Self::Pods(pattern) => answer_pattern(pattern, question),
+            Self::Pods(linked) => answer_pattern(linked, question),
             Self::Blocks(blocks) => answer_blocks(blocks, question),
             Self::Nodes(selector) => answer_nodes(selector, question),
             Self::Domains(names) => match &question.peer.endpoint {
@@ -346,17 +346,17 @@ impl UnknownEnd {
     }
 }
 
-fn answer_pattern(pattern: &Pattern, question: &Question<'_>) -> Answer {
+fn answer_pattern(linked: &Linked, question: &Question<'_>) -> Answer {
     match &question.peer.endpoint {
-        Endpoint::Pod(pod) if !pod.host_network => match (question.peer_identity, pattern.id) {
+        Endpoint::Pod(pod) if !pod.host_network => match (question.peer_identity, linked.id) {
             (Some(identity), Some(id)) => yes_or(identity.is_peer(id), RuleMatch::PodLabelsDiffer),
             _ => {
-                let (namespace, labels) = question.selection.holds(pattern, pod);
+                let (namespace, labels) = question.selection.holds(&linked.pattern, pod);
                 answer_pod(namespace, labels)
             }
         },
         Endpoint::Pod(pod) if question.host_network_peer == PeerChoice::Undecidable => {
-            match question.selection.holds(pattern, pod) {
+            match question.selection.holds(&linked.pattern, pod) {
                 (Known::Yes | Known::Unknown, true) => {
                     Answer::Unknown(Reason::CniDependent, RuleMatch::CniDependent)
                 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 
-use super::pattern::{NamespaceChoice, Pattern, PatternId, Role};
+use super::pattern::{Linked, NamespaceChoice, Pattern, PatternId, Role};
 use super::rule::CompiledPolicy;
 use super::selector::{Known, Labels, NAMESPACE_NAME_KEY, Selector};
 use crate::flow::{End, Endpoint, PodIdentity};
@@ -34,7 +34,7 @@ pub struct Selection {
 /// All linked patterns, by what must be true of a namespace first.
 #[derive(Clone, Debug, Default)]
 struct Patterns {
-    all: HashSet<Arc<Pattern>>,
+    all: HashMap<Arc<Pattern>, PatternId>,
     next_id: u32,
     of_one_namespace: HashMap<Arc<str>, Bucket>,
     of_labelled_namespaces: HashMap<Selector, Bucket>,
@@ -44,11 +44,11 @@ struct Patterns {
 #[derive(Clone, Debug, Default)]
 struct Bucket {
     anchored: HashMap<Arc<str>, ByValue>,
-    others: Vec<Arc<Pattern>>,
+    others: Vec<Linked>,
 }
 
 /// Patterns that want one of these values of a key.
-type ByValue = HashMap<Arc<str>, Vec<Arc<Pattern>>>;
+type ByValue = HashMap<Arc<str>, Vec<Linked>>;
 
 /// Where a namespace's name and a pod's labels lie in memory. An [`Identity`] holds both, so that
 /// nothing else can lie there while the key is known.
@@ -63,9 +63,9 @@ struct IdentityKey {
 pub(super) struct Identity {
     namespace: Arc<str>,
     labels: Arc<Labels>,
-    /// In ascending order, both.
-    subjects: Vec<PatternId>,
-    peers: Vec<PatternId>,
+    /// First the subjects, then the peers, each in ascending order.
+    holds: Box<[PatternId]>,
+    subjects: usize,
 }
 
 impl Selection {
@@ -128,9 +128,11 @@ impl Selection {
     /// belongs to the selection it was linked into and must be judged with no other one.
     #[must_use]
     pub fn link(&mut self, mut policy: CompiledPolicy) -> Arc<CompiledPolicy> {
-        policy.for_each_pattern(|pattern| {
-            let known = self.patterns.all.get(pattern).cloned();
-            *pattern = known.unwrap_or_else(|| self.add(pattern));
+        policy.for_each_pattern(|linked| {
+            *linked = match self.patterns.all.get_key_value(&linked.pattern) {
+                Some((pattern, id)) => Linked { id: Some(*id), pattern: pattern.clone() },
+                None => self.add(&linked.pattern),
+            };
         });
         Arc::new(policy)
     }
@@ -145,8 +147,8 @@ impl Selection {
         let mut identity = Identity {
             namespace: pod.namespace.clone(),
             labels: pod.labels.clone(),
-            subjects: Vec::new(),
-            peers: Vec::new(),
+            holds: [].into(),
+            subjects: 0,
         };
         identity.resolve(&self.namespaces, &self.patterns);
         self.identities.insert(key, identity);
@@ -181,8 +183,7 @@ impl Selection {
         let dead = self.patterns.take_dead();
         if !dead.is_empty() {
             for identity in self.identities.values_mut() {
-                identity.subjects.retain(|id| !dead.contains(id));
-                identity.peers.retain(|id| !dead.contains(id));
+                identity.forget(&dead);
             }
         }
         self.swept = self.len();
@@ -227,8 +228,8 @@ impl Selection {
         (pattern.holds_namespace(&pod.namespace, namespace), pattern.pods.matches(&pod.labels))
     }
 
-    fn add(&mut self, pattern: &Pattern) -> Arc<Pattern> {
-        let pattern = self.patterns.add(pattern);
+    fn add(&mut self, pattern: &Arc<Pattern>) -> Linked {
+        let linked = self.patterns.add(pattern);
         let keys: Vec<&IdentityKey> = match &pattern.namespaces {
             NamespaceChoice::Only(name) => {
                 self.identities_of.get(name).into_iter().flatten().collect()
@@ -245,73 +246,64 @@ impl Selection {
             if let Some(identity) = self.identities.get_mut(key)
                 && pattern.pods.matches(&identity.labels)
             {
-                // The newest number is the highest one: the order stays.
-                identity.push(&pattern);
+                identity.add([&linked]);
             }
         }
-        pattern
+        linked
     }
 }
 
 impl Patterns {
-    fn add(&mut self, pattern: &Pattern) -> Arc<Pattern> {
+    fn add(&mut self, pattern: &Arc<Pattern>) -> Linked {
         let id = PatternId(self.next_id);
         self.next_id += 1;
-        let pattern = Arc::new(Pattern { id: Some(id), ..pattern.clone() });
+        self.insert(pattern.clone(), id);
+        Linked { id: Some(id), pattern: pattern.clone() }
+    }
+
+    fn insert(&mut self, pattern: Arc<Pattern>, id: PatternId) {
         let bucket = match &pattern.namespaces {
             NamespaceChoice::Only(name) => self.of_one_namespace.entry(name.clone()).or_default(),
             NamespaceChoice::Labelled(selector) => {
                 self.of_labelled_namespaces.entry(selector.clone()).or_default()
             }
         };
-        bucket.insert(&pattern);
-        self.all.insert(pattern.clone());
-        pattern
+        bucket.insert(&Linked { id: Some(id), pattern: pattern.clone() });
+        self.all.insert(pattern, id);
     }
 
     /// Takes out every pattern that only this table holds.
     fn take_dead(&mut self) -> HashSet<PatternId> {
-        let mut live = Self { next_id: self.next_id, ..Self::default() };
-        let mut dead = HashSet::default();
         self.of_one_namespace.clear();
         self.of_labelled_namespaces.clear();
-        for pattern in self.all.drain() {
+        let mut dead = HashSet::default();
+        for (pattern, id) in std::mem::take(&mut self.all) {
             if Arc::strong_count(&pattern) > 1 {
-                let bucket = match &pattern.namespaces {
-                    NamespaceChoice::Only(name) => {
-                        live.of_one_namespace.entry(name.clone()).or_default()
-                    }
-                    NamespaceChoice::Labelled(selector) => {
-                        live.of_labelled_namespaces.entry(selector.clone()).or_default()
-                    }
-                };
-                bucket.insert(&pattern);
-                live.all.insert(pattern);
+                self.insert(pattern, id);
             } else {
-                dead.extend(pattern.id);
+                dead.insert(id);
             }
         }
-        *self = live;
         dead
     }
 }
 
 impl Bucket {
-    fn insert(&mut self, pattern: &Arc<Pattern>) {
-        let Some((key, values)) = pattern.pods.anchor() else {
-            return self.others.push(pattern.clone());
+    fn insert(&mut self, linked: &Linked) {
+        let Some((key, values)) = linked.pattern.pods.anchor() else {
+            return self.others.push(linked.clone());
         };
         let by_value = self.anchored.entry(key.clone()).or_default();
         for value in values {
-            by_value.entry(value.clone()).or_default().push(pattern.clone());
+            by_value.entry(value.clone()).or_default().push(linked.clone());
         }
     }
 
     /// Those that hold of these labels, each once: a key has one value.
-    fn holding<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a Arc<Pattern>> {
+    fn holding<'a>(&'a self, labels: &'a Labels) -> impl Iterator<Item = &'a Linked> {
         let anchored = labels.iter().filter_map(|(key, value)| self.anchored.get(key)?.get(value));
         let candidates = anchored.flatten().chain(&self.others);
-        candidates.filter(|pattern| pattern.pods.matches(labels))
+        candidates.filter(|linked| linked.pattern.pods.matches(labels))
     }
 }
 
@@ -322,45 +314,60 @@ impl IdentityKey {
 }
 
 impl Identity {
+    /// Every subject pattern that holds.
+    pub(super) fn subjects(&self) -> &[PatternId] {
+        self.holds.get(..self.subjects).unwrap_or_default()
+    }
+
     /// Whether this subject pattern holds.
     pub(super) fn is_subject(&self, id: PatternId) -> bool {
-        self.subjects.binary_search(&id).is_ok()
+        self.subjects().binary_search(&id).is_ok()
     }
 
     /// Whether this peer pattern holds.
     pub(super) fn is_peer(&self, id: PatternId) -> bool {
-        self.peers.binary_search(&id).is_ok()
+        self.peers().binary_search(&id).is_ok()
     }
 
-    /// Every subject pattern that holds.
-    pub(super) fn subjects(&self) -> &[PatternId] {
-        &self.subjects
+    fn peers(&self) -> &[PatternId] {
+        self.holds.get(self.subjects..).unwrap_or_default()
     }
 
     fn resolve(&mut self, namespaces: &HashMap<Arc<str>, Arc<Labels>>, patterns: &Patterns) {
-        self.subjects.clear();
-        self.peers.clear();
+        (self.holds, self.subjects) = ([].into(), 0);
         let labels = self.labels.clone();
         let own = patterns.of_one_namespace.get(&self.namespace);
         let labelled = namespaces.get(&self.namespace).into_iter().flat_map(|namespace| {
             let holding = |(selector, _): &(&Selector, &Bucket)| selector.matches(namespace);
             patterns.of_labelled_namespaces.iter().filter(holding).map(|(_, bucket)| bucket)
         });
-        for bucket in own.into_iter().chain(labelled) {
-            bucket.holding(&labels).for_each(|pattern| self.push(pattern));
-        }
-        self.subjects.sort_unstable();
-        self.peers.sort_unstable();
-        self.subjects.shrink_to_fit();
-        self.peers.shrink_to_fit();
+        self.add(own.into_iter().chain(labelled).flat_map(|bucket| bucket.holding(&labels)));
     }
 
-    fn push(&mut self, pattern: &Pattern) {
-        let Some(id) = pattern.id else { return };
-        match pattern.role {
-            Role::Subject => self.subjects.push(id),
-            Role::Peer => self.peers.push(id),
+    fn add<'a>(&mut self, more: impl IntoIterator<Item = &'a Linked>) {
+        let (mut subjects, mut peers) = (self.subjects().to_vec(), self.peers().to_vec());
+        for Linked { id, pattern } in more {
+            match pattern.role {
+                Role::Subject => subjects.extend(*id),
+                Role::Peer => peers.extend(*id),
+            }
         }
+        self.set(subjects, peers);
+    }
+
+    fn forget(&mut self, dead: &HashSet<PatternId>) {
+        let left =
+            |ids: &[PatternId]| ids.iter().filter(|id| !dead.contains(id)).copied().collect();
+        let (subjects, peers) = (left(self.subjects()), left(self.peers()));
+        self.set(subjects, peers);
+    }
+
+    fn set(&mut self, mut subjects: Vec<PatternId>, mut peers: Vec<PatternId>) {
+        subjects.sort_unstable();
+        peers.sort_unstable();
+        self.subjects = subjects.len();
+        subjects.extend(peers);
+        self.holds = subjects.into();
     }
 }
 

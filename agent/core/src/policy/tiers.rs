@@ -6,14 +6,13 @@
 //! Where a rule cannot be decided, evaluation goes on with both of its outcomes: it is undecidable
 //! only if they end differently. Rules that no order is given for are never ordered by chance.
 
-use super::Probe;
 use super::effect::Sink;
-use super::evaluate::Side;
+use super::evaluate::{Case, Side};
 use super::profile::{DenialChoice, PeerChoice};
 use super::rule::{Answer, CompiledPolicy, Question};
 use super::selection::Identity;
 use super::selector::Known;
-use crate::flow::{End, Endpoint, PodIdentity, Protocol};
+use crate::flow::{Direction, End, PodIdentity, Protocol};
 use crate::verdict::{Action, Decision, Reason, SideDecision, Tier};
 
 /// How it may end, given what is known. Each end with the reason and tier that made it last.
@@ -45,29 +44,31 @@ pub(super) fn judge(
     side: Side<'_>,
     pod: &PodIdentity,
     peer: &End,
-    probe: &Probe<'_>,
+    case: &Case<'_>,
     sink: &mut impl Sink,
 ) -> SideDecision {
-    judge_tiers(side, pod, peer, probe, sink).decision()
+    judge_tiers(side, pod, peer, case, sink).decision()
 }
 
 fn judge_tiers<S: Sink>(
     side: Side<'_>,
     pod: &PodIdentity,
     peer: &End,
-    probe: &Probe<'_>,
+    case: &Case<'_>,
     sink: &mut S,
 ) -> Ends {
     let Side { set, selection, choices, .. } = side;
-    // Those who explain want the nearest miss, which only the long way tells.
-    let peer_identity = match &peer.endpoint {
-        Endpoint::Pod(pod) if !S::TAKES => selection.identity(pod),
-        _ => None,
+    let probe = &case.probe;
+    let (identity, peer_identity) = match side.direction {
+        Direction::Egress => (case.source, case.target),
+        Direction::Ingress => (case.target, case.source),
     };
+    // Those who explain want the nearest miss, which only the long way tells.
+    let peer_identity = peer_identity.filter(|_| !S::TAKES);
     // Of a pod on the host network the cluster-scoped APIs say that their selectors never mean it.
     let host_network_peer = PeerChoice::NeverMatches;
     let question = Question { selection, choices, probe, peer, peer_identity, host_network_peer };
-    let subject = Subject { pod, identity: selection.identity(pod) };
+    let subject = Subject { pod, identity };
     let mut ends = Ends::default();
     let admin = ordered(side, set.admin(), &subject, &question, sink);
     if !ends.take(admin, Tier::Admin) {

@@ -5,12 +5,10 @@
 //! A peer or port of which only unknown fields are set is from a newer version of the API: it is
 //! told, and its rule must let nothing pass.
 
-use std::sync::Arc;
-
 use ipnet::IpNet;
 
 use super::super::domain::DomainName;
-use super::super::pattern::{NamespaceChoice, Pattern, Role};
+use super::super::pattern::{Linked, NamespaceChoice, Pattern, Role};
 use super::super::rule::{Block, Peer, Peers, PortRule, Rule};
 use super::super::selector::Selector;
 use super::{Refusals, compile_selector};
@@ -69,7 +67,7 @@ pub(super) fn compile_priority(priority: Option<i64>, refusals: &mut Refusals) -
 pub(super) fn compile_subject(
     subject: Option<&ClusterPolicySubject>,
     refusals: &mut Refusals,
-) -> Arc<Pattern> {
+) -> Linked {
     let path = "spec.subject";
     let (namespaces, pods) = match subject {
         None => {
@@ -280,12 +278,7 @@ fn everywhere() -> NamespaceChoice {
     NamespaceChoice::Labelled(Selector::default())
 }
 
-fn compile_pods(
-    role: Role,
-    pods: &NamespacedPods,
-    path: &str,
-    refusals: &mut Refusals,
-) -> Arc<Pattern> {
+fn compile_pods(role: Role, pods: &NamespacedPods, path: &str, refusals: &mut Refusals) -> Linked {
     let namespaces = match &pods.namespace_selector {
         None => everywhere(),
         Some(selector) => {
