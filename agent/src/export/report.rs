@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
+use parapet_core::engine::{DEFAULT_DENY, ENFORCED};
 use parapet_core::flow::{Direction, Outcome, Timestamp, Workload};
 use parapet_core::record::Counts;
-use parapet_core::snapshot::{Edge, EdgeEnd, EndSide, Snapshot};
+use parapet_core::snapshot::{Edge, EdgeEnd, EndSide, RejectedPolicy, Snapshot};
 use parapet_core::verdict::{Delta, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +42,9 @@ pub struct Report {
     /// Policies that no set holds because the API server would refuse them.
     #[serde(default)]
     pub rejections: Vec<serde_json::Value>,
+    /// Policies that let less pass than they say, because they hold something newer than Parapet.
+    #[serde(default)]
+    pub notices: Vec<serde_json::Value>,
     /// Losses by stage since start.
     pub lost: BTreeMap<String, u64>,
     /// Ends that could not be resolved.
@@ -76,6 +80,10 @@ pub struct EdgeRow {
     pub verdicts: BTreeMap<String, Verdict>,
     /// Policy set to how it differs from `enforced`.
     pub deltas: BTreeMap<String, Delta>,
+    /// Policy set to the directions in which its first policy isolates the pod: none does under
+    /// `enforced`, so everything that policy does not name is denied at once.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub newly_isolated: BTreeMap<String, Vec<Direction>>,
 }
 
 /// One end of an edge.
@@ -115,7 +123,8 @@ impl Report {
             observing_since: rfc3339(snapshot.observing_since),
             synced: snapshot.synced,
             policy_sets: snapshot.policy_sets.iter().map(ToString::to_string).collect(),
-            rejections: rejections(snapshot),
+            rejections: told(&snapshot.rejections),
+            notices: told(&snapshot.notices),
             edges: edges.map(|edge| EdgeRow::of(edge)).collect(),
             lost: super::status::losses(snapshot)
                 .into_iter()
@@ -147,8 +156,19 @@ impl Report {
 }
 
 /// As the core writes them: policy set, object, field and what is wrong.
-fn rejections(snapshot: &Snapshot) -> Vec<serde_json::Value> {
-    snapshot.rejections.iter().filter_map(|one| serde_json::to_value(one).ok()).collect()
+fn told(rejections: &[RejectedPolicy]) -> Vec<serde_json::Value> {
+    rejections.iter().filter_map(|one| serde_json::to_value(one).ok()).collect()
+}
+
+/// Of the sets that are candidates only: every pod is newly isolated by `default-deny`.
+fn newly_isolated(edge: &Edge) -> BTreeMap<String, Vec<Direction>> {
+    let Some(enforced) = edge.verdicts.get(ENFORCED) else { return BTreeMap::new() };
+    let candidates =
+        edge.verdicts.iter().filter(|(set, _)| !matches!(&***set, ENFORCED | DEFAULT_DENY));
+    candidates
+        .map(|(set, verdict)| (set.to_string(), verdict.newly_isolated(enforced)))
+        .filter(|(_, directions)| !directions.is_empty())
+        .collect()
 }
 
 impl EdgeRow {
@@ -169,6 +189,7 @@ impl EdgeRow {
                 .map(|(set, verdict)| (set.to_string(), Verdict::clone(verdict)))
                 .collect(),
             deltas: edge.deltas.iter().map(|(set, delta)| (set.to_string(), *delta)).collect(),
+            newly_isolated: newly_isolated(edge),
         }
     }
 

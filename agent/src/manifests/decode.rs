@@ -66,7 +66,7 @@ impl Error for Misfit {
     }
 
     fn invalid_type(unexpected: Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
-        Self::custom(format_args!("must be {expected}, not {}", said(unexpected)))
+        Self::custom(format_args!("must be {}, not {}", wanted(expected), said(unexpected)))
     }
 
     fn invalid_value(unexpected: Unexpected<'_>, expected: &dyn serde::de::Expected) -> Self {
@@ -81,6 +81,15 @@ impl Error for Misfit {
 
     fn missing_field(field: &'static str) -> Self {
         Self::custom("is missing").below(Segment::Key(field.to_owned()))
+    }
+}
+
+/// What is wanted, in the same words.
+fn wanted(expected: &dyn serde::de::Expected) -> String {
+    match expected.to_string() {
+        text if text.starts_with("struct ") => "a map".to_owned(),
+        text if text == "a sequence" => "a list".to_owned(),
+        text => text,
     }
 }
 

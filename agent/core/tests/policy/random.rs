@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use parapet_core::flow::{Direction, Endpoint, UnknownEnd};
+use parapet_core::flow::{Direction, Endpoint, Protocol, UnknownEnd};
 use parapet_core::object::{IngressRule, Object};
-use parapet_core::policy::{PolicySet, compile_object};
-use parapet_core::verdict::{Decision, Profile, Reason};
+use parapet_core::policy::{PolicySet, Probe, compile_object};
+use parapet_core::verdict::{Decision, Profile, Reason, SideSummary};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -53,8 +53,8 @@ fn edit() -> impl Strategy<Value = Edit> {
 }
 
 /// Lives through the edits with linked policies and one selection, then judges; and judges once
-/// more with everything made anew from what is left.
-fn live(world: &World, edits: &[Edit], profile: Profile) -> ([Decision; 3], [Decision; 3]) {
+/// more with everything made anew from what is left. Both ways between the ends, at every port.
+fn live(world: &World, edits: &[Edit], profile: Profile) -> (Vec<SideSummary>, Vec<SideSummary>) {
     let objects = world.objects();
     let mut lived = world.clone();
     let mut selection = world.selection();
@@ -93,10 +93,19 @@ fn live(world: &World, edits: &[Edit], profile: Profile) -> ([Decision; 3], [Dec
         }
     }
     let set = PolicySet::new("enforced".into(), linked.values().cloned());
-    let (both, sides) = set.decide(&selection, profile, &world.probe());
-    let incremental = [both, sides.egress.decision, sides.ingress.decision];
     let left: Vec<_> = linked.keys().map(|at| objects[*at].clone()).collect();
-    (incremental, lived.decide(&set_of(&left, None), profile))
+    let (anew, anew_set) = (lived.selection(), set_of(&left, None));
+    let ends = [(&world.source, &world.target), (&world.target, &world.source)];
+    let probes = ends.into_iter().flat_map(|(source, target)| {
+        let all =
+            [Protocol::TCP, Protocol::UDP].into_iter().flat_map(|p| (79..84).map(move |n| (p, n)));
+        all.map(move |(protocol, port)| Probe { source, target, protocol, port })
+    });
+    let both = probes.map(|probe| {
+        let incremental = set.decide(&selection, profile, &probe).1;
+        (incremental, anew_set.decide(&anew, profile, &probe).1)
+    });
+    both.unzip()
 }
 
 proptest! {

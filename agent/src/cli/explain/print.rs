@@ -45,9 +45,8 @@ fn set_line(out: &mut impl Write, set: &SetAnswer<'_>) -> std::io::Result<()> {
     if *policy_set != parapet_core::engine::ENFORCED {
         write!(out, ", {}", words::delta(*delta).replace('_', " "))?;
     }
-    for direction in newly_isolated {
-        let direction = words::direction(Some(*direction));
-        write!(out, "; the first policy to isolate this pod for {direction}")?;
+    if !newly_isolated.is_empty() {
+        write!(out, "{}", words::cliff(newly_isolated))?;
     }
     writeln!(out)
 }

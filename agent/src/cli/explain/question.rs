@@ -29,8 +29,16 @@ pub(super) struct Question {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "WhoFields", into = "WhoFields")]
 pub(super) enum Who {
-    Pod { pod: Name, ip: Option<IpAddr> },
+    Pod {
+        pod: Name,
+        ip: Option<IpAddr>,
+    },
     Ip(IpAddr),
+    /// Outside of the cluster, by the domain name it is asked by.
+    Domain {
+        name: String,
+        ip: Option<IpAddr>,
+    },
     Service(Name),
 }
 
@@ -42,6 +50,8 @@ struct WhoFields {
     pod: Option<Name>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ip: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     service: Option<Name>,
 }
@@ -88,13 +98,17 @@ impl Question {
             None => 0,
         };
         let wanted_family = |other: &Who| match other {
-            Who::Pod { ip, .. } => ip.map(|ip| ip.is_ipv6()),
+            Who::Pod { ip, .. } | Who::Domain { ip, .. } => ip.map(|ip| ip.is_ipv6()),
             Who::Ip(ip) => Some(ip.is_ipv6()),
             Who::Service(_) => None,
         };
         let target = match &self.to {
             Who::Pod { pod, ip } => pod_end(index, pod, *ip, wanted_family(&self.from), "to")?,
             Who::Ip(ip) => index.target_at(*ip, port, protocol),
+            Who::Domain { name, ip } => {
+                let addr = ip.map(|ip| ip.to_canonical());
+                End { addr, endpoint: Endpoint::Named(name.as_str().into()) }
+            }
             Who::Service(name) => index
                 .service_named((&name.namespace, &name.name), (port, protocol))
                 .map_err(|error| format!("to: service {name}: {error}"))?,
@@ -105,6 +119,9 @@ impl Question {
                 pod_end(index, pod, *ip, family, "from")?
             }
             Who::Ip(ip) => index.source_at(*ip),
+            Who::Domain { name, .. } => {
+                return Err(format!("from: {name}: only who is asked is asked by a domain name"));
+            }
             Who::Service(name) => {
                 return Err(format!("from: service {name}: connections come from pods"));
             }
@@ -144,10 +161,18 @@ impl TryFrom<WhoFields> for Who {
 
     fn try_from(fields: WhoFields) -> Result<Self, Self::Error> {
         match fields {
-            WhoFields { pod: Some(pod), ip, service: None } => Ok(Self::Pod { pod, ip }),
-            WhoFields { pod: None, ip: Some(ip), service: None } => Ok(Self::Ip(ip)),
-            WhoFields { pod: None, ip: None, service: Some(name) } => Ok(Self::Service(name)),
-            _ => Err("an end is one of {\"pod\"}, {\"pod\", \"ip\"}, {\"ip\"} or {\"service\"}"),
+            WhoFields { pod: Some(pod), ip, name: None, service: None } => {
+                Ok(Self::Pod { pod, ip })
+            }
+            WhoFields { pod: None, ip, name: Some(name), service: None } => {
+                Ok(Self::Domain { name, ip })
+            }
+            WhoFields { pod: None, ip: Some(ip), name: None, service: None } => Ok(Self::Ip(ip)),
+            WhoFields { pod: None, ip: None, name: None, service: Some(name) } => {
+                Ok(Self::Service(name))
+            }
+            _ => Err("an end is one of {\"pod\"}, {\"pod\", \"ip\"}, {\"ip\"}, {\"name\"}, \
+                      {\"name\", \"ip\"} or {\"service\"}"),
         }
     }
 }
@@ -155,8 +180,9 @@ impl TryFrom<WhoFields> for Who {
 impl From<Who> for WhoFields {
     fn from(who: Who) -> Self {
         match who {
-            Who::Pod { pod, ip } => Self { pod: Some(pod), ip, service: None },
+            Who::Pod { pod, ip } => Self { pod: Some(pod), ip, ..Self::default() },
             Who::Ip(ip) => Self { ip: Some(ip), ..Self::default() },
+            Who::Domain { name, ip } => Self { name: Some(name), ip, ..Self::default() },
             Who::Service(name) => Self { service: Some(name), ..Self::default() },
         }
     }
@@ -177,10 +203,23 @@ impl FromStr for Who {
         if let Some(ip) = text.strip_prefix("ip:") {
             return ip.parse().map(Self::Ip).map_err(|_| format!("{ip:?} is no IP address"));
         }
+        if let Some(domain) = text.strip_prefix("dns:") {
+            let (name, ip) = match domain.split_once('@') {
+                None => (domain, None),
+                Some((name, ip)) => {
+                    (name, Some(ip.parse().map_err(|_| format!("{ip:?} is no IP address"))?))
+                }
+            };
+            if name.is_empty() {
+                return Err("dns: needs a name, as in dns:www.example.org".to_owned());
+            }
+            return Ok(Self::Domain { name: name.to_owned(), ip });
+        }
         let name = text.strip_prefix("pod:").unwrap_or(text);
         let name = name.strip_prefix("pod/").filter(|rest| rest.contains('/')).unwrap_or(name);
         name.parse().map(|pod| Self::Pod { pod, ip: None }).map_err(|_: String| {
-            "write a pod as namespace/name, a Service as service:namespace/name, or an IP address"
+            "write a pod as namespace/name, a Service as service:namespace/name, an outside host as \
+             dns:name[@address], or an IP address"
                 .to_owned()
         })
     }
@@ -192,6 +231,8 @@ impl fmt::Display for Who {
             Self::Pod { pod, ip: None } => write!(f, "pod {pod}"),
             Self::Pod { pod, ip: Some(ip) } => write!(f, "pod {pod} at {ip}"),
             Self::Ip(ip) => write!(f, "{ip}"),
+            Self::Domain { name, ip: None } => write!(f, "{name}"),
+            Self::Domain { name, ip: Some(ip) } => write!(f, "{name} at {ip}"),
             Self::Service(name) => write!(f, "service {name}"),
         }
     }

@@ -45,7 +45,10 @@ fn row(report: &Report, edge: &EdgeRow) -> Vec<String> {
     let delta = set.and_then(|set| edge.deltas.get(set)).map(|delta| words::delta(*delta));
     cells.push(delta.unwrap_or_default().to_owned());
     let verdict = set.and_then(|set| edge.verdicts.get_key_value(set));
-    let why = verdict.map(|(set, verdict)| format!("{set}: {}", words::why(verdict)));
+    let why = verdict.map(|(set, verdict)| {
+        let first = edge.newly_isolated.get(set).map(|directions| words::cliff(directions));
+        format!("{set}: {}{}", words::why(verdict), first.unwrap_or_default())
+    });
     cells.push(why.unwrap_or_default());
     cells
 }

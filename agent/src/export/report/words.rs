@@ -104,6 +104,14 @@ pub fn why_side(side: &SideVerdict) -> String {
     }
 }
 
+/// That a policy is the first one to select a pod in these directions: what follows from that is
+/// more than what it says. Begins with a semicolon.
+#[must_use]
+pub fn cliff(directions: &[Direction]) -> String {
+    let names: Vec<&str> = directions.iter().map(|each| direction(Some(*each))).collect();
+    format!("; the first policy to isolate this pod for {}", names.join(" and "))
+}
+
 /// "rule 0 of shop/allow-web", "rule 2 of ClusterNetworkPolicy no-metadata".
 fn rule(effect: &Effect) -> String {
     match effect.rule {
