@@ -9,10 +9,13 @@ use std::process::{Command, Stdio};
 
 const DENIED: &str = "\
 pod shop/web-0 -> service shop/api port 80, TCP
-denied: decided by ingress, isolated, and no rule matches (policy set new, profile common)
-  egress: allowed, no policy isolates the pod
+denied under policy set new, profile common: ingress: isolated by shop/api-only; nearest is rule 0 of shop/api-only: the peer's pod labels differ
+  enforced: allowed
+  default-deny: denied, newly denied
+  new: denied, newly denied; the first policy to isolate this pod for ingress
+  egress: allowed, no NetworkPolicy isolates the pod in this direction
   ingress: denied, isolated, and no rule matches
-    shop/api-only (new) ingress[0]: the peer's pod labels differ
+    shop/api-only (new) ingress[0]: the peer's pod labels differ; it wants pods with app=front of namespace shop
 ";
 
 #[derive(Debug, PartialEq)]
@@ -89,7 +92,7 @@ error: no objects to judge by in --manifests
 fn wrong_usage_is_2() {
     let done = parapet("explain --manifests cluster.yaml --from shop --to a/b", "");
     let err = "\
-error: invalid value 'shop' for '--from <END>': write a pod as namespace/name, a Service as service:namespace/name, or an IP address
+error: invalid value 'shop' for '--from <END>': write a pod as namespace/name, a Service as service:namespace/name, an outside host as dns:name[@address], or an IP address
 
 For more information, try '--help'.
 ";

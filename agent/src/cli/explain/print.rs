@@ -5,11 +5,15 @@
 
 use std::io::Write;
 
+use parapet_core::engine::{DEFAULT_DENY, ENFORCED};
 use parapet_core::flow::Direction;
-use parapet_core::verdict::{Action, Effect, Profile, RuleMatch, SideVerdict, Tier};
+use parapet_core::verdict::{Action, Delta, Effect, Profile, Reason, RuleMatch, SideVerdict, Tier};
 
 use super::{Answer, SetAnswer};
 use crate::export::report::words;
+
+const PROFILE_HINT: &str = "choose the network plugin with --profile; what each of them does is \
+                            printed by --show-profile";
 
 /// Writes one answer.
 pub(super) fn tree(out: &mut impl Write, answer: &Answer<'_>) -> std::io::Result<()> {
@@ -27,7 +31,11 @@ pub(super) fn tree(out: &mut impl Write, answer: &Answer<'_>) -> std::io::Result
         set_line(out, set)?;
     }
     side_tree(out, Direction::Egress, &verdict.egress)?;
-    side_tree(out, Direction::Ingress, &verdict.ingress)
+    side_tree(out, Direction::Ingress, &verdict.ingress)?;
+    if [&verdict.egress, &verdict.ingress].iter().any(|s| s.reason == Reason::CniDependent) {
+        writeln!(out, "  {PROFILE_HINT}")?;
+    }
+    Ok(())
 }
 
 /// Writes a profile's choices.
@@ -42,10 +50,11 @@ pub(super) fn profile(out: &mut impl Write, profile: Profile) -> std::io::Result
 fn set_line(out: &mut impl Write, set: &SetAnswer<'_>) -> std::io::Result<()> {
     let SetAnswer { policy_set, decision, delta, newly_isolated } = set;
     write!(out, "  {policy_set}: {}", words::decision(*decision))?;
-    if *policy_set != parapet_core::engine::ENFORCED {
+    if *policy_set != ENFORCED && *delta != Delta::Undecidable {
         write!(out, ", {}", words::delta(*delta).replace('_', " "))?;
     }
-    if !newly_isolated.is_empty() {
+    // Under default-deny that is so for every pod.
+    if !newly_isolated.is_empty() && *policy_set != DEFAULT_DENY {
         write!(out, "{}", words::cliff(newly_isolated))?;
     }
     writeln!(out)
@@ -79,9 +88,9 @@ fn effect_line(direction: &str, effect: &Effect) -> String {
     let rule = rule.map_or_else(String::new, |rule| format!(" {direction}[{rule}]"));
     let action = match (tier, action) {
         (Tier::NetworkPolicy, _) => "",
-        (_, Action::Allow) => " accepts",
-        (_, Action::Deny) => " denies",
-        (_, Action::Pass) => " passes to the next tier",
+        (_, Action::Allow) => ", to accept",
+        (_, Action::Deny) => ", to deny",
+        (_, Action::Pass) => ", to pass on to the next tier",
     };
     let said = match matched {
         RuleMatch::Matched => "matches",

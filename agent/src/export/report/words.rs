@@ -174,7 +174,7 @@ pub fn matched_in_words(matched: RuleMatch) -> &'static str {
         RuleMatch::NoRules => "it has no rule in this direction",
         RuleMatch::PortDiffers => "the port differs",
         RuleMatch::ProtocolDiffers => "the protocol differs",
-        RuleMatch::NamespaceLabelsDiffer => "the peer's namespace labels differ",
+        RuleMatch::NamespaceLabelsDiffer => "the peer's namespace differs",
         RuleMatch::PodLabelsDiffer => "the peer's pod labels differ",
         RuleMatch::AddressOutside => "the peer's address is outside",
         RuleMatch::PeerIsNoPod => "it asks for pods and the peer is none",
@@ -193,7 +193,7 @@ pub fn matched_in_words(matched: RuleMatch) -> &'static str {
 #[must_use]
 pub fn reason_in_words(reason: Reason) -> &'static str {
     match reason {
-        Reason::NotIsolated => "no policy selects the pod in this direction",
+        Reason::NotIsolated => "no NetworkPolicy isolates the pod in this direction",
         Reason::RuleMatched => "a rule matches",
         Reason::NoRuleMatched => "isolated, and no rule matches",
         Reason::OwnNode => "the peer is the pod's own node",
