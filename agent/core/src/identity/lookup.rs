@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Index;
-use super::pods::{Holder, protocol_of};
+use super::facts::protocol_of;
+use super::pods::Holder;
 use super::services::addrs_of;
 use crate::flow::{End, Endpoint, PodIdentity, Protocol, Timestamp, UnknownEnd};
 use crate::object::{Service, ServicePort};

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::pods::protocol_of;
+use super::facts::protocol_of;
 use crate::flow::{PodIdentity, Protocol};
 use crate::object::{EndpointSlice, IntOrString, Service, ServicePort, SliceEndpoint};
 
