@@ -30,15 +30,16 @@ pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
 
 pub mod cgroup;
 mod facts;
+mod few;
 mod intern;
 mod lookup;
 mod nodes;
 mod owners;
 mod pods;
 mod resolve;
+mod service_facts;
 mod services;
 mod time;
-mod uids;
 
 /// Namespaces known at once. Further ones are refused and counted.
 pub const NAMESPACES_MAX: usize = 65_536;
@@ -89,6 +90,7 @@ impl Index {
             }
             Change::Synced(_) => {}
         }
+        self.interner.released(self.pods.take_dropped());
         if effect.index {
             self.forget_services();
         }
@@ -194,8 +196,12 @@ impl Index {
                 effect.index |= self.nodes.applied(node);
                 effect.nodes |= self.selection.insert_node(&meta.name, &meta.labels);
             }
-            Object::Service(service) => effect.index |= self.services.service_applied(service),
-            Object::EndpointSlice(slice) => effect.index |= self.services.slice_applied(slice),
+            Object::Service(service) => {
+                effect.index |= self.services.service_applied(service, &mut self.interner)
+            }
+            Object::EndpointSlice(slice) => {
+                effect.index |= self.services.slice_applied(slice, &mut self.interner)
+            }
             Object::Workload(workload) => {
                 if let Some(key) = self.owners.applied(workload, &mut self.interner) {
                     let (owners, interner) = (&self.owners, &mut self.interner);

@@ -70,11 +70,11 @@ impl Interner {
         self.controllers.get_or_make(&controller, same, || Arc::new(controller.clone()))
     }
 
-    /// One of the holders let go of what it held; `holders` are left. Half of them gone are worth a
-    /// sweep, so that each pays for a fixed share of it.
-    pub(super) fn released(&mut self, holders: usize) {
-        self.released += 1;
-        if self.released > holders + SWEEP_MIN {
+    /// Some holders let go of what they held; `left` still hold. So many gone as are left are worth
+    /// a sweep, so that each pays for a fixed share of it.
+    pub(super) fn released(&mut self, (gone, left): (usize, usize)) {
+        self.released += gone;
+        if self.released > left + SWEEP_MIN {
             self.released = 0;
             self.labels.sweep();
             self.ports.sweep();
@@ -200,7 +200,7 @@ mod tests {
             .collect();
         assert_eq!(sizes(&interner), [10_001, 10_000, 0, 0]);
         while held.pop().is_some() {
-            interner.released(held.len());
+            interner.released((1, held.len()));
         }
         let left = sizes(&interner);
         assert!(left[0] <= 2 * SWEEP_MIN + 1 && left[1] <= 2 * SWEEP_MIN, "{left:?}");

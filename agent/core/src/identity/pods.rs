@@ -11,9 +11,9 @@ use std::sync::Arc;
 use foldhash::HashMap;
 
 use super::facts::{Facts, HOLDINGS_MAX, Phase, template_hash, uid_of};
+use super::few::Few;
 use super::intern::Interner;
 use super::owners::{Controller, OwnerKey, Owners};
-use super::uids::Uids;
 use crate::flow::{PodIdentity, Timestamp};
 use crate::object::Pod;
 
@@ -70,11 +70,13 @@ struct Holding {
 pub(super) struct Pods {
     by_uid: HashMap<Arc<str>, Entry>,
     by_name: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
-    by_addr: HashMap<IpAddr, Uids>,
+    by_addr: HashMap<IpAddr, Few<Arc<str>>>,
     by_owner: HashMap<OwnerKey, BTreeSet<Arc<str>>>,
     by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     gone: BTreeSet<(Timestamp, Arc<str>)>,
     refused: u64,
+    /// Entries that were dropped since somebody asked.
+    dropped: usize,
 }
 
 impl Pods {
@@ -104,9 +106,6 @@ impl Pods {
             return PodChange::None;
         }
         let known = self.forget(&uid);
-        if known.is_some() {
-            interner.released(self.by_uid.len());
-        }
         let old_identity = known.as_ref().map(|entry| entry.identity.clone());
         let old_end = known.as_ref().and_then(|entry| entry.end);
         let entry = updated(known, facts, at);
@@ -189,7 +188,7 @@ impl Pods {
                     && holding.end.is_none_or(|end| end > since)
             })
         };
-        let uids = self.by_addr.get(&addr).into_iter().flat_map(Uids::iter);
+        let uids = self.by_addr.get(&addr).into_iter().flat_map(Few::iter);
         let mut holders = uids.filter_map(|uid| self.by_uid.get(uid)).filter(held);
         match (holders.next(), holders.next()) {
             (None, _) => Holder::None,
@@ -214,6 +213,11 @@ impl Pods {
     /// Entries with an object, entries without, and how many were refused.
     pub(super) fn sizes(&self) -> (usize, usize, u64) {
         (self.live(), self.gone.len(), self.refused)
+    }
+
+    /// Entries that were dropped since the last time, and those that are there.
+    pub(super) fn take_dropped(&mut self) -> (usize, usize) {
+        (std::mem::take(&mut self.dropped), self.by_uid.len())
     }
 
     fn live(&self) -> usize {
@@ -267,7 +271,7 @@ impl Pods {
 
     fn insert(&mut self, uid: Arc<str>, entry: Entry) {
         for holding in &entry.holdings {
-            let one = || Uids::One(uid.clone());
+            let one = || Few::One(uid.clone());
             self.by_addr.entry(holding.addr).or_insert_with(one).insert(uid.clone());
         }
         if let Some(owner) = entry.owner() {
@@ -280,6 +284,7 @@ impl Pods {
 
     fn forget(&mut self, uid: &Arc<str>) -> Option<Entry> {
         let entry = self.by_uid.remove(uid)?;
+        self.dropped += 1;
         for holding in &entry.holdings {
             if self.by_addr.get_mut(&holding.addr).is_some_and(|uids| uids.remove(uid)) {
                 self.by_addr.remove(&holding.addr);
