@@ -12,6 +12,7 @@ use super::owners::{Controller, Owners, controller};
 use super::time;
 use crate::flow::{NamedPort, PodIdentity, Protocol, Timestamp, Workload};
 use crate::object::{Container, Pod};
+use crate::policy::Labels;
 
 /// Addresses one pod has or had.
 pub(super) const HOLDINGS_MAX: usize = 16;
@@ -82,7 +83,7 @@ impl Facts {
 }
 
 /// The hash in a pod's name and in its ReplicaSet's.
-pub(super) fn template_hash(labels: &[(Arc<str>, Arc<str>)]) -> Option<&str> {
+pub(super) fn template_hash(labels: &Labels) -> Option<&str> {
     let found = labels.binary_search_by(|(key, _)| (**key).cmp("pod-template-hash"));
     found.ok().and_then(|at| labels.get(at)).map(|(_, hash)| &**hash)
 }

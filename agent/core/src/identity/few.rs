@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 #[derive(Debug)]
 pub(super) enum Few<T> {
     One(T),
-    /// Boxed: of the hundred thousands of addresses few were ever another pod's.
+    #[expect(clippy::box_collection, reason = "the rare case is not to make the usual one bigger")]
     Many(Box<BTreeSet<T>>),
 }
 

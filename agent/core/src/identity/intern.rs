@@ -14,6 +14,7 @@ use foldhash::fast::RandomState;
 
 use super::owners::Controller;
 use crate::flow::NamedPort;
+use crate::policy::Labels;
 
 /// Entries that are not worth a sweep.
 const SWEEP_MIN: usize = 64;
@@ -22,7 +23,7 @@ const SWEEP_MIN: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct Interner {
     strings: Shared<str>,
-    labels: Shared<[(Arc<str>, Arc<str>)]>,
+    labels: Shared<Labels>,
     ports: Shared<[NamedPort]>,
     controllers: Shared<Controller>,
     /// Holders that let go since all was swept.
@@ -42,21 +43,16 @@ impl Interner {
     }
 
     /// Sorted by key, as the map is.
-    pub(super) fn labels(
-        &mut self,
-        labels: &BTreeMap<String, String>,
-    ) -> Arc<[(Arc<str>, Arc<str>)]> {
+    pub(super) fn labels(&mut self, labels: &BTreeMap<String, String>) -> Arc<Labels> {
         let Self { strings, labels: arrays, .. } = self;
-        let same = |known: &[(Arc<str>, Arc<str>)]| {
-            let pairs = || known.iter().zip(labels);
-            known.len() == labels.len() && pairs().all(|(a, b)| *a.0 == **b.0 && *a.1 == **b.1)
-        };
         let mut text = |text: &String| {
             strings.get_or_make(text.as_str(), |known| *known == **text, || text.as_str().into())
         };
-        arrays.get_or_make(labels, same, || {
-            labels.iter().map(|(key, value)| (text(key), text(value))).collect()
-        })
+        arrays.get_or_make(
+            labels,
+            |known| is_same(known, labels),
+            || labels.iter().map(|(key, value)| (text(key), text(value))).collect(),
+        )
     }
 
     pub(super) fn ports(&mut self, ports: &[NamedPort]) -> Arc<[NamedPort]> {
@@ -82,6 +78,13 @@ impl Interner {
             // Last: what the others held is free now.
             self.strings.sweep();
         }
+    }
+
+    /// Strings, label arrays, ports and controllers that are remembered, alive or not.
+    #[cfg(test)]
+    pub(super) fn sizes(&self) -> [usize; 4] {
+        let Self { strings, labels, ports, controllers, .. } = self;
+        [strings.known.len(), labels.known.len(), ports.known.len(), controllers.known.len()]
     }
 }
 
@@ -132,6 +135,11 @@ impl<T: ?Sized> fmt::Debug for Shared<T> {
     }
 }
 
+fn is_same(known: &Labels, labels: &BTreeMap<String, String>) -> bool {
+    let mut pairs = known.iter().zip(labels);
+    known.len() == labels.len() && pairs.all(|(a, b)| *a.0 == **b.0 && *a.1 == **b.1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,11 +147,6 @@ mod tests {
 
     fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
         pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    fn sizes(interner: &Interner) -> [usize; 4] {
-        let Interner { strings, labels, ports, controllers, .. } = interner;
-        [strings.known.len(), labels.known.len(), ports.known.len(), controllers.known.len()]
     }
 
     #[test]
@@ -167,6 +170,24 @@ mod tests {
     }
 
     #[test]
+    fn another_value_of_the_same_hash_is_not_taken_for_it() {
+        let mut shared = Shared::<str>::default();
+        let first = shared.get_or_make("hash", |known| known == "first", || "first".into());
+        let second = shared.get_or_make("hash", |known| known == "second", || "second".into());
+        assert_eq!((&*first, &*second, shared.known.len()), ("first", "second", 1));
+        let known = Interner::default().labels(&labels(&[("a", "1"), ("b", "2")]));
+        for (pairs, expected) in [
+            (&[("a", "1"), ("b", "2")][..], true),
+            (&[("a", "1")], false),
+            (&[("a", "1"), ("b", "2"), ("c", "3")], false),
+            (&[("a", "1"), ("b", "3")], false),
+            (&[("a", "1"), ("c", "2")], false),
+        ] {
+            assert_eq!(is_same(&known, &labels(pairs)), expected, "{pairs:?}");
+        }
+    }
+
+    #[test]
     fn a_value_is_freed_by_who_holds_it_last() {
         let mut interner = Interner::default();
         let held = interner.labels(&labels(&[("app", "web")]));
@@ -185,7 +206,7 @@ mod tests {
             (0..100).map(|pod| interner.labels(&labels(&[("app", &format!("a{pod}"))]))).collect();
         for change in 0..100_000 {
             drop(interner.labels(&labels(&[("app", &format!("changed-{change}"))])));
-            let [strings, arrays, ..] = sizes(&interner);
+            let [strings, arrays, ..] = interner.sizes();
             assert!(strings <= 2 * 101 + 2 * SWEEP_MIN, "{strings} after {change}");
             assert!(arrays <= 2 * 100 + 2 * SWEEP_MIN, "{arrays} after {change}");
         }
@@ -198,11 +219,11 @@ mod tests {
         let mut held: Vec<_> = (0..10_000)
             .map(|pod| interner.labels(&labels(&[("app", &format!("a{pod}"))])))
             .collect();
-        assert_eq!(sizes(&interner), [10_001, 10_000, 0, 0]);
+        assert_eq!(interner.sizes(), [10_001, 10_000, 0, 0]);
         while held.pop().is_some() {
             interner.released((1, held.len()));
         }
-        let left = sizes(&interner);
+        let left = interner.sizes();
         assert!(left[0] <= 2 * SWEEP_MIN + 1 && left[1] <= 2 * SWEEP_MIN, "{left:?}");
         assert!(interner.strings.known.capacity() <= 8 * SWEEP_MIN);
     }

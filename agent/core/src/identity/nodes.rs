@@ -187,3 +187,44 @@ impl Nodes {
 fn length_of(range: &IpNet) -> (bool, u8) {
     (range.addr().is_ipv6(), range.prefix_len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, addrs: &[&str], ranges: &[&str]) -> Node {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name},
+            "spec": {"podCIDRs": ranges},
+            "status": {"addresses":
+                addrs.iter().map(|a| serde_json::json!({"type": "x", "address": a})).collect::<Vec<_>>()},
+        }))
+        .expect("the test's node is well-formed")
+    }
+
+    #[test]
+    fn what_two_nodes_have_stays_until_both_are_gone() {
+        let addr = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let mut nodes = Nodes::default();
+        let asked = |nodes: &Nodes| {
+            let name = nodes.by_addr(addr("192.0.2.1")).map(ToString::to_string);
+            (name, ["10.0.0.9", "10.0.1.9", "fd00::9"].map(|pod| nodes.is_for_pods(addr(pod))))
+        };
+        let shared = ["192.0.2.1", "192.0.2.1"];
+        assert!(nodes.applied(&node("b", &shared, &["10.0.0.0/24", "10.0.1.0/24"])));
+        assert!(nodes.applied(&node("a", &shared, &["10.0.0.0/24", "10.0.0.7/24", "fd00::/64"])));
+        assert!(!nodes.applied(&node("a", &shared, &["10.0.0.0/24", "10.0.0.7/24", "fd00::/64"])));
+        // Of two the first by name, in whatever order they came.
+        assert_eq!(asked(&nodes), (Some("a".to_owned()), [true, true, true]));
+        assert!(nodes.applied(&node("b", &["192.0.2.1"], &["10.0.0.0/24"])));
+        assert_eq!(asked(&nodes), (Some("a".to_owned()), [true, false, true]));
+        assert!(nodes.deleted("a") && !nodes.deleted("a"));
+        assert_eq!(asked(&nodes), (Some("b".to_owned()), [true, false, false]));
+        nodes.set_own(&NodeFacts { name: "own".to_owned(), addrs: vec![addr("::ffff:192.0.2.1")] });
+        assert_eq!(asked(&nodes).0, Some("own".to_owned()));
+        nodes.set_own(&NodeFacts::default());
+        nodes.retain(|name| name != "b");
+        assert_eq!(asked(&nodes), (None, [false, false, false]));
+        assert_eq!((nodes.by_addr.len(), nodes.ranges.len(), nodes.range_lengths.len()), (0, 0, 0));
+    }
+}

@@ -36,7 +36,7 @@ pub(super) enum Holder {
 pub(super) enum PodChange {
     /// Nothing that anyone would see.
     None,
-    /// The pod is new, has new addresses, or ended.
+    /// The pod is new, began, runs now, or ended.
     Other,
     /// The same pod is to be judged anew: its labels, ports, addresses or workload are others now.
     Identity(Arc<PodIdentity>),
@@ -106,16 +106,14 @@ impl Pods {
             return PodChange::None;
         }
         let known = self.forget(&uid);
-        let old_identity = known.as_ref().map(|entry| entry.identity.clone());
-        let old_end = known.as_ref().and_then(|entry| entry.end);
+        let old = known.as_ref().map(|entry| (entry.identity.clone(), entry.life()));
         let entry = updated(known, facts, at);
-        let identity = entry.identity.clone();
-        let ended = entry.end != old_end;
+        let (identity, life) = (entry.identity.clone(), entry.life());
         self.insert(uid.clone(), entry);
         self.take_name(&uid);
-        match old_identity {
-            Some(old) if *old != *identity => PodChange::Identity(identity),
-            Some(_) if !ended => PodChange::None,
+        match old {
+            Some((old, _)) if *old != *identity => PodChange::Identity(identity),
+            Some((_, old)) if old == life => PodChange::None,
             _ => PodChange::Other,
         }
     }
@@ -308,6 +306,11 @@ impl Pods {
 impl Entry {
     fn owner(&self) -> Option<&OwnerKey> {
         self.controller.as_ref().map(|controller| &controller.key)
+    }
+
+    /// From when to when it holds its addresses, and whether it may get traffic.
+    fn life(&self) -> (Timestamp, Option<Timestamp>, Phase) {
+        (self.start(), self.end, self.phase)
     }
 
     fn start(&self) -> Timestamp {

@@ -78,7 +78,7 @@ impl ServiceFacts {
         let (meta, spec) = (&service.metadata, &service.spec);
         // "None" and "" are no addresses.
         let texts = spec.cluster_ips.iter().chain([&spec.cluster_ip]).chain(&spec.external_ips);
-        let addrs: BTreeSet<_> = texts.filter_map(read_addr).collect();
+        let addrs: BTreeSet<_> = texts.filter_map(|text| read_addr(text)).collect();
         Self {
             key: (interner.text(&meta.namespace), interner.text(&meta.name)),
             addrs: addrs.into_iter().collect(),
@@ -125,7 +125,7 @@ impl SliceFacts {
     pub(super) fn of(slice: &EndpointSlice, interner: &mut Interner) -> Self {
         let (mut ready, mut ending) = (Vec::new(), Vec::new());
         for endpoint in &slice.endpoints {
-            let addrs = endpoint.addresses.iter().filter_map(read_addr);
+            let addrs = endpoint.addresses.iter().filter_map(|text| read_addr(text));
             match state_of(endpoint) {
                 State::Ready => ready.extend(addrs),
                 State::Ending => ending.extend(addrs),
@@ -158,7 +158,7 @@ impl SlicePortFacts {
     }
 }
 
-fn read_addr(text: &String) -> Option<IpAddr> {
+fn read_addr(text: &str) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
 }
 
