@@ -2,7 +2,7 @@
 //!
 //! In: nothing. Out: one JSON object a line and a table in words. Objects are made before and freed
 //! after what is measured, so that memory is the index's and the policies' own, as requested from
-//! the allocator. Without `--bench`, as `cargo test` runs it, it measures the smallest cluster only.
+//! the allocator. Without `--bench`, as `cargo test` runs it, only the smallest cluster is made.
 #![expect(clippy::print_stdout, reason = "the results of a bench go to stdout")]
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 #![allow(clippy::cast_precision_loss, reason = "counts of pods and bytes of one run")]
@@ -137,7 +137,10 @@ impl Cluster {
             let effect = self.index.apply(change, Timestamp(2));
             effect.pods.iter().for_each(|pod| self.index.selection_mut().identify(pod));
         }
-        self.index.selection_mut().sweep();
+        let selection = self.index.selection_mut();
+        if selection.wants_sweep() {
+            selection.sweep();
+        }
     }
 }
 

@@ -53,7 +53,7 @@ impl Facts {
     pub(super) fn of(uid: Arc<str>, pod: &Pod, owners: &Owners, interner: &mut Interner) -> Self {
         let meta = &pod.metadata;
         let name: Arc<str> = meta.name.as_str().into();
-        let labels = interner.labels(&meta.labels);
+        let labels = interner.labels(&meta.namespace, &meta.labels);
         let controller = controller(meta, interner);
         let workload = match &controller {
             Some(controller) => owners.workload(controller, template_hash(&labels), interner),

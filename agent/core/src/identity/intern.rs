@@ -39,20 +39,24 @@ struct Shared<T: ?Sized> {
 
 impl Interner {
     pub(super) fn text(&mut self, text: &str) -> Arc<str> {
-        self.strings.get_or_make(text, |known| known == text, || text.into())
+        self.strings.text(text)
     }
 
-    /// Sorted by key, as the map is.
-    pub(super) fn labels(&mut self, labels: &BTreeMap<String, String>) -> Arc<Labels> {
+    /// The labels of a namespace's pods, sorted by key as the map is. No two namespaces share: who
+    /// remembers what holds of a namespace's pods sees by its labels when the last one is gone.
+    pub(super) fn labels(
+        &mut self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> Arc<Labels> {
         let Self { strings, labels: arrays, .. } = self;
-        let mut text = |text: &String| {
-            strings.get_or_make(text.as_str(), |known| *known == **text, || text.as_str().into())
-        };
-        arrays.get_or_make(
-            labels,
-            |known| is_same(known, labels),
-            || labels.iter().map(|(key, value)| (text(key), text(value))).collect(),
-        )
+        let same = |known: &Labels| is_same(known, labels);
+        arrays.get_or_make(&(namespace, labels), same, || strings.pairs(labels).collect())
+    }
+
+    /// Labels to look for, sorted by key as the map is. Only the texts are shared.
+    pub(super) fn selector(&mut self, labels: &BTreeMap<String, String>) -> Box<Labels> {
+        self.strings.pairs(labels).collect()
     }
 
     pub(super) fn ports(&mut self, ports: &[NamedPort]) -> Arc<[NamedPort]> {
@@ -85,6 +89,19 @@ impl Interner {
     pub(super) fn sizes(&self) -> [usize; 4] {
         let Self { strings, labels, ports, controllers, .. } = self;
         [strings.known.len(), labels.known.len(), ports.known.len(), controllers.known.len()]
+    }
+}
+
+impl Shared<str> {
+    fn text(&mut self, text: &str) -> Arc<str> {
+        self.get_or_make(text, |known| known == text, || text.into())
+    }
+
+    fn pairs(
+        &mut self,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Iterator<Item = (Arc<str>, Arc<str>)> {
+        labels.iter().map(|(key, value)| (self.text(key), self.text(value)))
     }
 }
 
@@ -153,16 +170,21 @@ mod tests {
     fn equal_values_are_one_and_others_are_not() {
         let mut interner = Interner::default();
         let both = labels(&[("app", "web"), ("tier", "app")]);
-        let (first, second) = (interner.labels(&both), interner.labels(&both.clone()));
+        let (first, second) = (interner.labels("ns", &both), interner.labels("ns", &both.clone()));
         assert!(Arc::ptr_eq(&first, &second));
         assert_eq!(*first, [("app".into(), "web".into()), ("tier".into(), "app".into())]);
         // Key and value are strings like any other.
         assert!(Arc::ptr_eq(&first[0].0, &first[1].1));
         assert!(Arc::ptr_eq(&first[0].1, &interner.text("web")));
         for other in [&[("app", "web")][..], &[("app", "web"), ("tier", "db")], &[]] {
-            let other = interner.labels(&labels(other));
+            let other = interner.labels("ns", &labels(other));
             assert!(!Arc::ptr_eq(&first, &other) && first != other, "{other:?}");
         }
+        let elsewhere = interner.labels("other", &both);
+        assert!(!Arc::ptr_eq(&first, &elsewhere) && Arc::ptr_eq(&first[0].0, &elsewhere[0].0));
+        let selector = interner.selector(&both);
+        assert!(*selector == *first && Arc::ptr_eq(&first[0].0, &selector[0].0));
+        assert_eq!(Arc::strong_count(&first), 2, "a selector is no pod");
         let port = |port| NamedPort { name: "http".into(), protocol: Protocol::TCP, port };
         let first = interner.ports(&[port(80)]);
         assert!(Arc::ptr_eq(&first, &interner.ports(&[port(80)])));
@@ -175,7 +197,7 @@ mod tests {
         let first = shared.get_or_make("hash", |known| known == "first", || "first".into());
         let second = shared.get_or_make("hash", |known| known == "second", || "second".into());
         assert_eq!((&*first, &*second, shared.known.len()), ("first", "second", 1));
-        let known = Interner::default().labels(&labels(&[("a", "1"), ("b", "2")]));
+        let known = Interner::default().labels("ns", &labels(&[("a", "1"), ("b", "2")]));
         for (pairs, expected) in [
             (&[("a", "1"), ("b", "2")][..], true),
             (&[("a", "1")], false),
@@ -190,34 +212,35 @@ mod tests {
     #[test]
     fn a_value_is_freed_by_who_holds_it_last() {
         let mut interner = Interner::default();
-        let held = interner.labels(&labels(&[("app", "web")]));
+        let held = interner.labels("ns", &labels(&[("app", "web")]));
         let key = Arc::downgrade(&held[0].0);
         assert_eq!((Arc::strong_count(&held), key.strong_count()), (1, 1));
         drop(held);
         assert_eq!(key.strong_count(), 0);
-        let again = interner.labels(&labels(&[("app", "web")]));
+        let again = interner.labels("ns", &labels(&[("app", "web")]));
         assert_eq!(*again, [("app".into(), "web".into())]);
     }
 
     #[test]
     fn what_is_left_of_freed_values_does_not_grow() {
         let mut interner = Interner::default();
-        let lasting: Vec<_> =
-            (0..100).map(|pod| interner.labels(&labels(&[("app", &format!("a{pod}"))]))).collect();
+        let lasting: Vec<_> = (0..100)
+            .map(|pod| interner.labels("ns", &labels(&[("app", &format!("a{pod}"))])))
+            .collect();
         for change in 0..100_000 {
-            drop(interner.labels(&labels(&[("app", &format!("changed-{change}"))])));
+            drop(interner.labels("ns", &labels(&[("app", &format!("changed-{change}"))])));
             let [strings, arrays, ..] = interner.sizes();
             assert!(strings <= 2 * 101 + 2 * SWEEP_MIN, "{strings} after {change}");
             assert!(arrays <= 2 * 100 + 2 * SWEEP_MIN, "{arrays} after {change}");
         }
-        assert!(Arc::ptr_eq(&lasting[7], &interner.labels(&labels(&[("app", "a7")]))));
+        assert!(Arc::ptr_eq(&lasting[7], &interner.labels("ns", &labels(&[("app", "a7")]))));
     }
 
     #[test]
     fn nothing_is_left_when_all_let_go() {
         let mut interner = Interner::default();
         let mut held: Vec<_> = (0..10_000)
-            .map(|pod| interner.labels(&labels(&[("app", &format!("a{pod}"))])))
+            .map(|pod| interner.labels("ns", &labels(&[("app", &format!("a{pod}"))])))
             .collect();
         assert_eq!(interner.sizes(), [10_001, 10_000, 0, 0]);
         while held.pop().is_some() {

@@ -26,7 +26,7 @@ pub(super) struct ServiceFacts {
     pub(super) key: ServiceKey,
     /// clusterIPs (of older objects only clusterIP) and externalIPs, sorted.
     pub(super) addrs: Box<[IpAddr]>,
-    pub(super) selector: Arc<Labels>,
+    pub(super) selector: Box<Labels>,
     pub(super) ports: Box<[PortFacts]>,
 }
 
@@ -82,7 +82,7 @@ impl ServiceFacts {
         Self {
             key: (interner.text(&meta.namespace), interner.text(&meta.name)),
             addrs: addrs.into_iter().collect(),
-            selector: interner.labels(&spec.selector),
+            selector: interner.selector(&spec.selector),
             ports: spec.ports.iter().filter_map(|port| PortFacts::of(port, interner)).collect(),
         }
     }
