@@ -10,6 +10,7 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 
 use self::cgroup::Cgroups;
+use self::intern::Interner;
 use self::nodes::Nodes;
 use self::owners::Owners;
 use self::pods::{PodChange, Pods};
@@ -28,11 +29,15 @@ pub use self::resolve::Resolved;
 pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
 
 pub mod cgroup;
+mod facts;
+mod few;
+mod intern;
 mod lookup;
 mod nodes;
 mod owners;
 mod pods;
 mod resolve;
+mod service_facts;
 mod services;
 mod time;
 
@@ -48,6 +53,7 @@ pub struct Index {
     nodes: Nodes,
     services: Services,
     owners: Owners,
+    interner: Interner,
     cgroups: Cgroups,
     selection: Selection,
     namespaces_refused: u64,
@@ -84,6 +90,7 @@ impl Index {
             }
             Change::Synced(_) => {}
         }
+        self.interner.released(self.pods.take_dropped());
         if effect.index {
             self.forget_services();
         }
@@ -164,14 +171,16 @@ impl Index {
 
     fn applied(&mut self, object: &Object, at: Timestamp, effect: &mut Effect) {
         match object {
-            Object::Pod(pod) => match self.pods.applied(pod, &self.owners, at) {
-                PodChange::None => {}
-                PodChange::Other => effect.index = true,
-                PodChange::Identity(identity) => {
-                    effect.index = true;
-                    effect.pods.push(identity);
+            Object::Pod(pod) => {
+                match self.pods.applied(pod, &self.owners, &mut self.interner, at) {
+                    PodChange::None => {}
+                    PodChange::Other => effect.index = true,
+                    PodChange::Identity(identity) => {
+                        effect.index = true;
+                        effect.pods.push(identity);
+                    }
                 }
-            },
+            }
             Object::Namespace(namespace) => {
                 let meta = &namespace.metadata;
                 let selection = &mut self.selection;
@@ -187,11 +196,16 @@ impl Index {
                 effect.index |= self.nodes.applied(node);
                 effect.nodes |= self.selection.insert_node(&meta.name, &meta.labels);
             }
-            Object::Service(service) => effect.index |= self.services.service_applied(service),
-            Object::EndpointSlice(slice) => effect.index |= self.services.slice_applied(slice),
+            Object::Service(service) => {
+                effect.index |= self.services.service_applied(service, &mut self.interner)
+            }
+            Object::EndpointSlice(slice) => {
+                effect.index |= self.services.slice_applied(slice, &mut self.interner)
+            }
             Object::Workload(workload) => {
-                if let Some(key) = self.owners.applied(workload) {
-                    let changed = self.pods.owner_changed(&key, &self.owners);
+                if let Some(key) = self.owners.applied(workload, &mut self.interner) {
+                    let (owners, interner) = (&self.owners, &mut self.interner);
+                    let changed = self.pods.owner_changed(&key, owners, interner);
                     effect.index |= !changed.is_empty();
                     effect.pods.extend(changed);
                 }
@@ -240,7 +254,7 @@ impl Index {
             Kind::Pod => {
                 let uids: HashSet<_> = of_kind()
                     .filter_map(|object| match object {
-                        Object::Pod(pod) => Some(pods::uid_of(pod)),
+                        Object::Pod(pod) => Some(facts::uid_of(pod)),
                         _ => None,
                     })
                     .collect();

@@ -7,10 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Index;
-use super::pods::{Holder, protocol_of};
-use super::services::addrs_of;
+use super::pods::Holder;
+use super::service_facts::{PortFacts, ServiceFacts};
 use crate::flow::{End, Endpoint, PodIdentity, Protocol, Timestamp, UnknownEnd};
-use crate::object::{Service, ServicePort};
 
 /// Whoever still holds an address holds it until the end of time, as far as is known.
 const NOW: Timestamp = Timestamp(u64::MAX);
@@ -43,11 +42,8 @@ impl Index {
         (port, protocol): (u16, Protocol),
     ) -> Result<End, NotAnEnd> {
         let service = self.services.named(namespace, name).ok_or(NotAnEnd::NoSuchObject)?;
-        let fits = |known: &&ServicePort| {
-            known.port == port && protocol_of(known.protocol.as_deref()) == Some(protocol)
-        };
-        let port = service.spec.ports.iter().find(fits).ok_or(NotAnEnd::NoSuchPort)?;
-        let addrs = addrs_of(service);
+        let port = service.port(port, protocol).ok_or(NotAnEnd::NoSuchPort)?;
+        let addrs = &service.addrs;
         let addr = addrs.iter().find(|addr| addr.is_ipv4()).or_else(|| addrs.first()).copied();
         Ok(self.service_end_now(service, port, addr))
     }
@@ -78,7 +74,12 @@ impl Index {
         End { addr: Some(addr), endpoint }
     }
 
-    fn service_end_now(&self, service: &Service, port: &ServicePort, addr: Option<IpAddr>) -> End {
+    fn service_end_now(
+        &self,
+        service: &ServiceFacts,
+        port: &PortFacts,
+        addr: Option<IpAddr>,
+    ) -> End {
         let of = |ipv6| self.service_identity(service, (Some(port), port.port), NOW, ipv6);
         let mut identity = of(addr.is_some_and(|addr| addr.is_ipv6()));
         // A Service without an address of its own leads to those of either family.

@@ -3,13 +3,14 @@
 //! In: Node objects and what the agent knows of its own node. Out: the node behind an address,
 //! whether an address ought to be a pod's. It never takes a pod's address for its node's.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 
+use super::few::Few;
 use crate::object::Node;
 
 /// Nodes known at once. Further ones are refused and counted.
@@ -30,10 +31,11 @@ pub struct NodeFacts {
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     by_name: HashMap<Arc<str>, Known>,
-    by_addr: HashMap<IpAddr, Arc<str>>,
-    ranges: HashSet<IpNet>,
-    /// (is IPv6, prefix length) of each range, so that a look-up needs one hash for each length.
-    range_lengths: BTreeSet<(bool, u8)>,
+    by_addr: HashMap<IpAddr, Few<Arc<str>>>,
+    ranges: HashMap<IpNet, Few<Arc<str>>>,
+    /// (is IPv6, prefix length) of the ranges to how many there are, so that a look-up needs one
+    /// hash for each length.
+    range_lengths: BTreeMap<(bool, u8), usize>,
     own: Own,
     refused: u64,
 }
@@ -47,12 +49,14 @@ struct Known {
 #[derive(Debug)]
 struct Own {
     name: Arc<str>,
+    /// In the order they were given, and to look up.
     addrs: Vec<IpAddr>,
+    known: HashSet<IpAddr>,
 }
 
 impl Default for Own {
     fn default() -> Self {
-        Self { name: "".into(), addrs: Vec::new() }
+        Self { name: "".into(), addrs: Vec::new(), known: HashSet::default() }
     }
 }
 
@@ -86,48 +90,64 @@ impl Nodes {
             }
             _ => {}
         }
-        self.by_name.insert(name.into(), known);
-        self.rebuild();
+        self.forget(name);
+        self.insert(name.into(), known);
         true
     }
 
     pub(super) fn deleted(&mut self, name: &str) -> bool {
-        let removed = self.by_name.remove(name).is_some();
-        if removed {
-            self.rebuild();
-        }
-        removed
+        self.forget(name)
     }
 
     pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        let before = self.by_name.len();
-        self.by_name.retain(|name, _| keep(name));
-        if before != self.by_name.len() {
-            self.rebuild();
+        let gone: Vec<_> = self.by_name.keys().filter(|name| !keep(name)).cloned().collect();
+        for name in gone {
+            self.forget(&name);
         }
     }
 
     pub(super) fn set_own(&mut self, facts: &NodeFacts) {
-        let addrs = facts.addrs.iter().map(|addr| addr.to_canonical()).take(PER_NODE_MAX).collect();
-        self.own = Own { name: facts.name.as_str().into(), addrs };
-        self.rebuild();
+        let addrs: Vec<_> =
+            facts.addrs.iter().map(|addr| addr.to_canonical()).take(PER_NODE_MAX).collect();
+        let known = addrs.iter().copied().collect();
+        self.own = Own { name: facts.name.as_str().into(), addrs, known };
     }
 
-    fn rebuild(&mut self) {
-        self.by_addr.clear();
-        self.ranges.clear();
-        self.range_lengths.clear();
-        // In the order of names, so that two nodes with one address make one answer.
-        let mut known: Vec<_> = self.by_name.iter().collect();
-        known.sort_by(|a, b| b.0.cmp(a.0));
-        for (name, node) in known {
-            self.by_addr.extend(node.addrs.iter().map(|addr| (*addr, name.clone())));
-            self.ranges.extend(&node.pod_ranges);
+    fn insert(&mut self, name: Arc<str>, node: Known) {
+        let one = || Few::One(name.clone());
+        for addr in &node.addrs {
+            self.by_addr.entry(*addr).or_insert_with(one).insert(name.clone());
         }
-        // What this node says of itself is surer than what the cluster says of any.
-        self.by_addr.extend(self.own.addrs.iter().map(|addr| (*addr, self.own.name.clone())));
-        self.range_lengths
-            .extend(self.ranges.iter().map(|range| (range.addr().is_ipv6(), range.prefix_len())));
+        for range in &node.pod_ranges {
+            let names = self.ranges.entry(*range).or_insert_with(|| {
+                *self.range_lengths.entry(length_of(range)).or_default() += 1;
+                one()
+            });
+            names.insert(name.clone());
+        }
+        self.by_name.insert(name, node);
+    }
+
+    fn forget(&mut self, name: &str) -> bool {
+        let Some((name, node)) = self.by_name.remove_entry(name) else { return false };
+        for addr in &node.addrs {
+            if self.by_addr.get_mut(addr).is_some_and(|names| names.remove(&name)) {
+                self.by_addr.remove(addr);
+            }
+        }
+        for range in &node.pod_ranges {
+            if self.ranges.get_mut(range).is_some_and(|names| names.remove(&name)) {
+                self.ranges.remove(range);
+                let length = length_of(range);
+                if let Some(count) = self.range_lengths.get_mut(&length) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.range_lengths.remove(&length);
+                    }
+                }
+            }
+        }
+        true
     }
 
     /// This node's name; empty if not known.
@@ -141,21 +161,70 @@ impl Nodes {
         listed.iter().chain(&self.own.addrs).find(|addr| addr.is_ipv6() == ipv6).copied()
     }
 
-    /// The node with this address.
+    /// The node with this address: of several the first by name, so that there is one answer. What
+    /// this node says of itself is surer than what the cluster says of any.
     pub(super) fn by_addr(&self, addr: IpAddr) -> Option<&Arc<str>> {
-        self.by_addr.get(&addr)
+        if self.own.known.contains(&addr) {
+            return Some(&self.own.name);
+        }
+        self.by_addr.get(&addr).and_then(|names| names.iter().next())
     }
 
     /// Whether the address is in a node's range for pods.
     pub(super) fn is_for_pods(&self, addr: IpAddr) -> bool {
-        self.range_lengths.iter().any(|&(ipv6, length)| {
+        self.range_lengths.keys().any(|&(ipv6, length)| {
             ipv6 == addr.is_ipv6()
-                && IpNet::new(addr, length).is_ok_and(|net| self.ranges.contains(&net.trunc()))
+                && IpNet::new(addr, length).is_ok_and(|net| self.ranges.contains_key(&net.trunc()))
         })
     }
 
     /// Entries, and how many were refused.
     pub(super) fn sizes(&self) -> (usize, u64) {
         (self.by_name.len(), self.refused)
+    }
+}
+
+fn length_of(range: &IpNet) -> (bool, u8) {
+    (range.addr().is_ipv6(), range.prefix_len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, addrs: &[&str], ranges: &[&str]) -> Node {
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"name": name},
+            "spec": {"podCIDRs": ranges},
+            "status": {"addresses":
+                addrs.iter().map(|a| serde_json::json!({"type": "x", "address": a})).collect::<Vec<_>>()},
+        }))
+        .expect("the test's node is well-formed")
+    }
+
+    #[test]
+    fn what_two_nodes_have_stays_until_both_are_gone() {
+        let addr = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let mut nodes = Nodes::default();
+        let asked = |nodes: &Nodes| {
+            let name = nodes.by_addr(addr("192.0.2.1")).map(ToString::to_string);
+            (name, ["10.0.0.9", "10.0.1.9", "fd00::9"].map(|pod| nodes.is_for_pods(addr(pod))))
+        };
+        let shared = ["192.0.2.1", "192.0.2.1"];
+        assert!(nodes.applied(&node("b", &shared, &["10.0.0.0/24", "10.0.1.0/24"])));
+        assert!(nodes.applied(&node("a", &shared, &["10.0.0.0/24", "10.0.0.7/24", "fd00::/64"])));
+        assert!(!nodes.applied(&node("a", &shared, &["10.0.0.0/24", "10.0.0.7/24", "fd00::/64"])));
+        // Of two the first by name, in whatever order they came.
+        assert_eq!(asked(&nodes), (Some("a".to_owned()), [true, true, true]));
+        assert!(nodes.applied(&node("b", &["192.0.2.1"], &["10.0.0.0/24"])));
+        assert_eq!(asked(&nodes), (Some("a".to_owned()), [true, false, true]));
+        assert!(nodes.deleted("a") && !nodes.deleted("a"));
+        assert_eq!(asked(&nodes), (Some("b".to_owned()), [true, false, false]));
+        nodes.set_own(&NodeFacts { name: "own".to_owned(), addrs: vec![addr("::ffff:192.0.2.1")] });
+        assert_eq!(asked(&nodes).0, Some("own".to_owned()));
+        nodes.set_own(&NodeFacts::default());
+        nodes.retain(|name| name != "b");
+        assert_eq!(asked(&nodes), (None, [false, false, false]));
+        assert_eq!((nodes.by_addr.len(), nodes.ranges.len(), nodes.range_lengths.len()), (0, 0, 0));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use super::intern::Interner;
 use crate::flow::Workload;
 use crate::object::{Meta, OwnerReference, WorkloadObject};
 
@@ -15,6 +16,13 @@ pub const WORKLOADS_MAX: usize = 262_144;
 
 /// API kind, namespace and name of an owner.
 pub(super) type OwnerKey = (Arc<str>, Arc<str>, Arc<str>);
+
+/// The controlling owner a pod names. Pods of one ReplicaSet share one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Controller {
+    pub(super) key: OwnerKey,
+    uid: Arc<str>,
+}
 
 /// The controller of each object that may own pods.
 #[derive(Debug, Default)]
@@ -29,25 +37,33 @@ struct Owner {
     controller: Option<Workload>,
 }
 
+/// The controller of a pod. A static pod's mirror is controlled by its node, which is no workload.
+pub(super) fn controller(pod: &Meta, interner: &mut Interner) -> Option<Arc<Controller>> {
+    let owner = reference(pod).filter(|owner| owner.kind != "Node")?;
+    let key =
+        (interner.text(&owner.kind), interner.text(&pod.namespace), interner.text(&owner.name));
+    let uid = interner.text(&owner.uid);
+    Some(interner.controller(Controller { key, uid }))
+}
+
 /// The reference with `controller: true`, if there is one.
-pub(super) fn controller(meta: &Meta) -> Option<&OwnerReference> {
+fn reference(meta: &Meta) -> Option<&OwnerReference> {
     meta.owner_references.iter().find(|owner| owner.controller)
 }
 
 impl Owners {
     /// The key, if pods below this object may have another workload than before.
-    pub(super) fn applied(&mut self, object: &WorkloadObject) -> Option<OwnerKey> {
+    pub(super) fn applied(
+        &mut self,
+        object: &WorkloadObject,
+        interner: &mut Interner,
+    ) -> Option<OwnerKey> {
         let meta = &object.metadata;
-        let key: OwnerKey = (
-            object.api_kind.as_str().into(),
-            meta.namespace.as_str().into(),
-            meta.name.as_str().into(),
-        );
-        let controller = controller(meta).map(|owner| Workload {
-            kind: owner.kind.as_str().into(),
-            name: owner.name.as_str().into(),
-        });
-        let owner = Owner { uid: meta.uid.as_str().into(), controller };
+        let mut text = |text: &String| interner.text(text);
+        let key: OwnerKey = (text(&object.api_kind), text(&meta.namespace), text(&meta.name));
+        let controller = reference(meta)
+            .map(|owner| Workload { kind: text(&owner.kind), name: text(&owner.name) });
+        let owner = Owner { uid: text(&meta.uid), controller };
         match self.by_key.get(&key) {
             Some(known) if *known == owner => return None,
             None if self.by_key.len() >= WORKLOADS_MAX => {
@@ -79,27 +95,26 @@ impl Owners {
         self.by_key.contains_key(key)
     }
 
-    /// The workload of a pod with these labels, and its controlling owner.
+    /// The workload of the pods with this controller.
     pub(super) fn workload(
         &self,
-        pod: &Meta,
+        owner: &Controller,
         template_hash: Option<&str>,
-    ) -> (Workload, Option<OwnerKey>) {
-        // A static pod's mirror is controlled by its node, which is no workload.
-        let Some(owner) = controller(pod).filter(|owner| owner.kind != "Node") else {
-            return (Workload { kind: "Pod".into(), name: pod.name.as_str().into() }, None);
-        };
-        let key: OwnerKey =
-            (owner.kind.as_str().into(), pod.namespace.as_str().into(), owner.name.as_str().into());
-        let known = self.by_key.get(&key).filter(|known| {
+        interner: &mut Interner,
+    ) -> Workload {
+        let known = self.by_key.get(&owner.key).filter(|known| {
             known.uid.is_empty() || owner.uid.is_empty() || *known.uid == *owner.uid
         });
-        let itself = Workload { kind: key.0.clone(), name: key.2.clone() };
-        let workload = match known {
-            Some(known) => known.controller.clone().unwrap_or(itself),
-            None => deployment_by_hash(owner, template_hash).unwrap_or(itself),
-        };
-        (workload, Some(key))
+        let itself = || Workload { kind: owner.key.0.clone(), name: owner.key.2.clone() };
+        match known {
+            Some(known) => known.controller.clone().unwrap_or_else(itself),
+            None => match deployment_by_hash(&owner.key, template_hash) {
+                Some(name) => {
+                    Workload { kind: interner.text("Deployment"), name: interner.text(name) }
+                }
+                None => itself(),
+            },
+        }
     }
 
     /// Entries, and how many were refused.
@@ -110,8 +125,8 @@ impl Owners {
 
 /// The Deployment of a ReplicaSet that was not seen. Only the Deployment controller writes the
 /// label `pod-template-hash`, and it names its ReplicaSets `<deployment>-<hash>`.
-fn deployment_by_hash(owner: &OwnerReference, template_hash: Option<&str>) -> Option<Workload> {
-    let hash = template_hash.filter(|hash| !hash.is_empty() && owner.kind == "ReplicaSet")?;
-    let name = owner.name.strip_suffix(hash)?.strip_suffix('-')?;
-    (!name.is_empty()).then(|| Workload { kind: "Deployment".into(), name: name.into() })
+fn deployment_by_hash<'a>(owner: &'a OwnerKey, template_hash: Option<&str>) -> Option<&'a str> {
+    let hash = template_hash.filter(|hash| !hash.is_empty() && *owner.0 == *"ReplicaSet")?;
+    let name = owner.2.strip_suffix(hash)?.strip_suffix('-')?;
+    (!name.is_empty()).then_some(name)
 }

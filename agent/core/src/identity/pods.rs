@@ -2,7 +2,7 @@
 //!
 //! In: Pod objects, their ends, and the time of each. Out: [`PodIdentity`]s, and the pods that held
 //! an address within a window. A pod that is gone stays known as a tombstone; a name says nothing
-//! here, because names are used again.
+//! here, because names are used again. The objects themselves are not kept, see [`Facts`].
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,19 +10,17 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::owners::{OwnerKey, Owners};
-use super::time;
-use crate::flow::{NamedPort, PodIdentity, Protocol, Timestamp};
-use crate::object::{Container, Pod};
+use super::facts::{Facts, HOLDINGS_MAX, Phase, template_hash, uid_of};
+use super::few::Few;
+use super::intern::Interner;
+use super::owners::{Controller, OwnerKey, Owners};
+use crate::flow::{PodIdentity, Timestamp};
+use crate::object::Pod;
 
 /// Pods with an object. Further ones are refused and counted.
 pub const PODS_MAX: usize = 262_144;
 /// Pods whose object is gone and that are still known; the ones gone longest are forgotten first.
 pub const TOMBSTONES_MAX: usize = 16_384;
-/// Addresses one pod has or had.
-const HOLDINGS_MAX: usize = 16;
-/// Named ports of one pod.
-const NAMED_PORTS_MAX: usize = 256;
 
 /// Who held an address in a window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +36,7 @@ pub(super) enum Holder {
 pub(super) enum PodChange {
     /// Nothing that anyone would see.
     None,
-    /// The pod is new, has new addresses, or ended.
+    /// The pod is new, began, runs now, or ended.
     Other,
     /// The same pod is to be judged anew: its labels, ports, addresses or workload are others now.
     Identity(Arc<PodIdentity>),
@@ -46,14 +44,15 @@ pub(super) enum PodChange {
 
 #[derive(Debug)]
 struct Entry {
-    pod: Pod,
     identity: Arc<PodIdentity>,
+    controller: Option<Arc<Controller>>,
     first_seen: Timestamp,
-    start: Timestamp,
+    /// As the object says it.
+    told_start: Option<Timestamp>,
+    phase: Phase,
     /// Phase Succeeded or Failed, or the object is gone: it holds no address any more.
     end: Option<Timestamp>,
-    holdings: Vec<Holding>,
-    owner: Option<OwnerKey>,
+    holdings: Box<[Holding]>,
     gone: bool,
 }
 
@@ -71,52 +70,50 @@ struct Holding {
 pub(super) struct Pods {
     by_uid: HashMap<Arc<str>, Entry>,
     by_name: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
-    by_addr: HashMap<IpAddr, BTreeSet<Arc<str>>>,
+    by_addr: HashMap<IpAddr, Few<Arc<str>>>,
     by_owner: HashMap<OwnerKey, BTreeSet<Arc<str>>>,
     by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     gone: BTreeSet<(Timestamp, Arc<str>)>,
     refused: u64,
-}
-
-/// The UID, or for objects from files without one `namespace/name`.
-pub(super) fn uid_of(pod: &Pod) -> Arc<str> {
-    let meta = &pod.metadata;
-    match meta.uid.as_str() {
-        "" => format!("{}/{}", meta.namespace, meta.name).into(),
-        uid => uid.into(),
-    }
+    /// Entries that were dropped since somebody asked.
+    dropped: usize,
 }
 
 impl Pods {
-    pub(super) fn applied(&mut self, pod: &Pod, owners: &Owners, at: Timestamp) -> PodChange {
+    pub(super) fn applied(
+        &mut self,
+        pod: &Pod,
+        owners: &Owners,
+        interner: &mut Interner,
+        at: Timestamp,
+    ) -> PodChange {
         let uid = uid_of(pod);
-        let before = self.by_uid.get(&uid);
+        let before = self.by_uid.get(&*uid);
         if before.is_none_or(|entry| entry.gone) && self.live() >= PODS_MAX {
             self.refused += 1;
             return PodChange::None;
         }
-        if before.is_some_and(|entry| entry.pod == *pod && !entry.gone) {
+        let uid = before.map_or_else(|| uid.into(), |entry| entry.identity.uid.clone());
+        let mut facts = Facts::of(uid.clone(), pod, owners, interner);
+        // Owners are deleted before their pods end: what was known of them stays true.
+        if let (Some(before), Some(controller)) = (before, &facts.controller)
+            && before.owner() == Some(&controller.key)
+            && !owners.knows(&controller.key)
+        {
+            facts.identity.workload = before.identity.workload.clone();
+        }
+        if before.is_some_and(|entry| !entry.gone && entry.says(&facts)) {
             return PodChange::None;
         }
-        let (mut identity, owner) = identity_of(&uid, pod, owners);
         let known = self.forget(&uid);
-        // Owners are deleted before their pods end: what was known of them stays true.
-        if let (Some(before), Some(key)) = (&known, &owner)
-            && before.owner == owner
-            && !owners.knows(key)
-        {
-            identity.workload = before.identity.workload.clone();
-        }
-        let old_identity = known.as_ref().map(|entry| entry.identity.clone());
-        let old_end = known.as_ref().and_then(|entry| entry.end);
-        let entry = updated(known, pod, identity, owner, at);
-        let identity = entry.identity.clone();
-        let ended = entry.end != old_end;
+        let old = known.as_ref().map(|entry| (entry.identity.clone(), entry.life()));
+        let entry = updated(known, facts, at);
+        let (identity, life) = (entry.identity.clone(), entry.life());
         self.insert(uid.clone(), entry);
         self.take_name(&uid);
-        match old_identity {
-            Some(old) if *old != *identity => PodChange::Identity(identity),
-            Some(_) if !ended => PodChange::None,
+        match old {
+            Some((old, _)) if *old != *identity => PodChange::Identity(identity),
+            Some((_, old)) if old == life => PodChange::None,
             _ => PodChange::Other,
         }
     }
@@ -154,12 +151,16 @@ impl Pods {
         &mut self,
         key: &OwnerKey,
         owners: &Owners,
+        interner: &mut Interner,
     ) -> Vec<Arc<PodIdentity>> {
         let mut changed = Vec::new();
         for uid in self.by_owner.get(key).into_iter().flatten() {
             let Some(entry) = self.by_uid.get_mut(uid) else { continue };
-            let (identity, _) = identity_of(uid, &entry.pod, owners);
-            if *entry.identity != identity {
+            let Some(controller) = &entry.controller else { continue };
+            let hash = template_hash(&entry.identity.labels);
+            let workload = owners.workload(controller, hash, interner);
+            if entry.identity.workload != workload {
+                let identity = PodIdentity { workload, ..(*entry.identity).clone() };
                 entry.identity = Arc::new(identity);
                 changed.push(entry.identity.clone());
             }
@@ -181,11 +182,11 @@ impl Pods {
         let held = |entry: &&Entry| {
             entry.holdings.iter().any(|holding| {
                 holding.addr == addr
-                    && holding.start.unwrap_or(entry.start) <= last_seen
+                    && holding.start.unwrap_or(entry.start()) <= last_seen
                     && holding.end.is_none_or(|end| end > since)
             })
         };
-        let uids = self.by_addr.get(&addr).into_iter().flatten();
+        let uids = self.by_addr.get(&addr).into_iter().flat_map(Few::iter);
         let mut holders = uids.filter_map(|uid| self.by_uid.get(uid)).filter(held);
         match (holders.next(), holders.next()) {
             (None, _) => Holder::None,
@@ -203,15 +204,18 @@ impl Pods {
     pub(super) fn running(&self, namespace: &str) -> impl Iterator<Item = &Arc<PodIdentity>> {
         let uids = self.by_namespace.get(namespace).into_iter().flatten();
         uids.filter_map(|uid| self.by_uid.get(uid))
-            // A manifest written by hand has no phase; it means a pod that runs.
-            .filter(|entry| entry.end.is_none())
-            .filter(|entry| matches!(entry.pod.status.phase.as_str(), "Running" | ""))
+            .filter(|entry| entry.end.is_none() && entry.phase == Phase::Runs)
             .map(|entry| &entry.identity)
     }
 
     /// Entries with an object, entries without, and how many were refused.
     pub(super) fn sizes(&self) -> (usize, usize, u64) {
         (self.live(), self.gone.len(), self.refused)
+    }
+
+    /// Entries that were dropped since the last time, and those that are there.
+    pub(super) fn take_dropped(&mut self) -> (usize, usize) {
+        (std::mem::take(&mut self.dropped), self.by_uid.len())
     }
 
     fn live(&self) -> usize {
@@ -247,9 +251,9 @@ impl Pods {
     fn take_name(&mut self, uid: &Arc<str>) {
         let Some(entry) = self.by_uid.get(uid) else { return };
         let (start, name) =
-            (entry.start, (entry.identity.namespace.clone(), entry.identity.name.clone()));
+            (entry.start(), (entry.identity.namespace.clone(), entry.identity.name.clone()));
         let other = self.by_name.get(&name).filter(|other| *other != uid).cloned();
-        let other_start = other.as_ref().and_then(|other| Some(self.by_uid.get(other)?.start));
+        let other_start = other.as_ref().and_then(|other| Some(self.by_uid.get(other)?.start()));
         match (other, other_start) {
             (Some(_), Some(other_start)) if other_start > start => {
                 self.bury(uid, other_start);
@@ -265,9 +269,10 @@ impl Pods {
 
     fn insert(&mut self, uid: Arc<str>, entry: Entry) {
         for holding in &entry.holdings {
-            self.by_addr.entry(holding.addr).or_default().insert(uid.clone());
+            let one = || Few::One(uid.clone());
+            self.by_addr.entry(holding.addr).or_insert_with(one).insert(uid.clone());
         }
-        if let Some(owner) = &entry.owner {
+        if let Some(owner) = entry.owner() {
             self.by_owner.entry(owner.clone()).or_default().insert(uid.clone());
         }
         let namespace = entry.identity.namespace.clone();
@@ -277,10 +282,13 @@ impl Pods {
 
     fn forget(&mut self, uid: &Arc<str>) -> Option<Entry> {
         let entry = self.by_uid.remove(uid)?;
+        self.dropped += 1;
         for holding in &entry.holdings {
-            take(&mut self.by_addr, &holding.addr, uid);
+            if self.by_addr.get_mut(&holding.addr).is_some_and(|uids| uids.remove(uid)) {
+                self.by_addr.remove(&holding.addr);
+            }
         }
-        if let Some(owner) = &entry.owner {
+        if let Some(owner) = entry.owner() {
             take(&mut self.by_owner, owner, uid);
         }
         take(&mut self.by_namespace, &entry.identity.namespace, uid);
@@ -292,6 +300,30 @@ impl Pods {
             self.by_name.remove(&name);
         }
         Some(entry)
+    }
+}
+
+impl Entry {
+    fn owner(&self) -> Option<&OwnerKey> {
+        self.controller.as_ref().map(|controller| &controller.key)
+    }
+
+    /// From when to when it holds its addresses, and whether it may get traffic.
+    fn life(&self) -> (Timestamp, Option<Timestamp>, Phase) {
+        (self.start(), self.end, self.phase)
+    }
+
+    fn start(&self) -> Timestamp {
+        self.told_start.unwrap_or(self.first_seen)
+    }
+
+    /// Whether the object it was made of says the same.
+    fn says(&self, facts: &Facts) -> bool {
+        let Facts { identity, controller, start, phase } = facts;
+        *self.identity == *identity
+            && self.controller == *controller
+            && self.told_start == *start
+            && self.phase == *phase
     }
 }
 
@@ -318,22 +350,16 @@ fn close(entry: &mut Entry, at: Timestamp) {
 }
 
 /// The entry after the object was applied; `known` is what was there before.
-fn updated(
-    known: Option<Entry>,
-    pod: &Pod,
-    identity: PodIdentity,
-    owner: Option<OwnerKey>,
-    at: Timestamp,
-) -> Entry {
+fn updated(known: Option<Entry>, facts: Facts, at: Timestamp) -> Entry {
+    let Facts { identity, controller, start: told_start, phase } = facts;
+    let is_over = phase == Phase::Over;
     let revived = known.as_ref().is_some_and(|entry| entry.gone);
     let first_seen = known.as_ref().filter(|_| !revived).map_or(at, |entry| entry.first_seen);
-    let times = [&pod.status.start_time, &pod.metadata.creation_timestamp];
-    let start = times.into_iter().flatten().find_map(|text| time::parse(text));
     let was_ended = known.as_ref().filter(|_| !revived).and_then(|entry| entry.end);
-    let mut holdings = known.map_or_else(Vec::new, |entry| entry.holdings);
+    let mut holdings = known.map_or_else(Vec::new, |entry| entry.holdings.into_vec());
     // An address of the node is no pod's: a pod on the host network is found by its cgroup only.
     // And a pod that ended holds nothing new.
-    let holds_none = identity.host_network || was_ended.is_some() && is_over(pod);
+    let holds_none = identity.host_network || was_ended.is_some() && is_over;
     let addrs: &[IpAddr] = if holds_none { &[] } else { &identity.addrs };
     for holding in &mut holdings {
         if holding.end.is_none() && !addrs.contains(&holding.addr) {
@@ -350,78 +376,17 @@ fn updated(
     let excess = holdings.len().saturating_sub(HOLDINGS_MAX);
     holdings.drain(..excess);
     let mut entry = Entry {
-        pod: pod.clone(),
         identity: Arc::new(identity),
+        controller,
         first_seen,
-        start: start.unwrap_or(first_seen),
+        told_start,
+        phase,
         end: None,
-        holdings,
-        owner,
+        holdings: holdings.into(),
         gone: false,
     };
-    if is_over(pod) {
+    if is_over {
         close(&mut entry, was_ended.unwrap_or(at));
     }
     entry
-}
-
-fn is_over(pod: &Pod) -> bool {
-    matches!(pod.status.phase.as_str(), "Succeeded" | "Failed")
-}
-
-fn identity_of(uid: &Arc<str>, pod: &Pod, owners: &Owners) -> (PodIdentity, Option<OwnerKey>) {
-    let meta = &pod.metadata;
-    let hash = meta.labels.get("pod-template-hash").map(String::as_str);
-    let (workload, owner) = owners.workload(meta, hash);
-    let listed = pod.status.pod_ips.iter().map(|pod_ip| pod_ip.ip.as_str());
-    let mut addrs: Vec<IpAddr> = Vec::new();
-    for text in listed.chain([pod.status.pod_ip.as_str()]) {
-        let Ok(addr) = text.parse::<IpAddr>() else { continue };
-        let addr = addr.to_canonical();
-        if addrs.len() < HOLDINGS_MAX && !addrs.contains(&addr) {
-            addrs.push(addr);
-        }
-    }
-    let identity = PodIdentity {
-        uid: uid.clone(),
-        namespace: meta.namespace.as_str().into(),
-        name: meta.name.as_str().into(),
-        labels: meta.labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
-        node: pod.spec.node_name.as_str().into(),
-        host_network: pod.spec.host_network,
-        addrs: addrs.into(),
-        named_ports: named_ports(pod),
-        workload,
-        service_account: pod.spec.service_account_name.as_str().into(),
-    };
-    (identity, owner)
-}
-
-fn named_ports(pod: &Pod) -> Arc<[NamedPort]> {
-    // An init container that restarts always is a sidecar: it runs as long as the pod does.
-    let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
-    let containers =
-        pod.spec.containers.iter().chain(pod.spec.init_containers.iter().filter(sidecar));
-    containers
-        .flat_map(|container| &container.ports)
-        .filter(|port| !port.name.is_empty())
-        .filter_map(|port| {
-            Some(NamedPort {
-                name: port.name.as_str().into(),
-                protocol: protocol_of(port.protocol.as_deref())?,
-                port: port.container_port,
-            })
-        })
-        .take(NAMED_PORTS_MAX)
-        .collect()
-}
-
-/// The protocol by its name in the API; absent means TCP.
-pub(super) fn protocol_of(name: Option<&str>) -> Option<Protocol> {
-    match name {
-        None | Some("" | "TCP") => Some(Protocol::TCP),
-        Some("UDP") => Some(Protocol::UDP),
-        Some("SCTP") => Some(Protocol::SCTP),
-        Some(_) => None,
-    }
 }

@@ -8,10 +8,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::pods::Holder;
-use super::services::{Backends, target_port};
+use super::service_facts::{PortFacts, ServiceFacts};
+use super::services::Backends;
 use super::{Index, Place, ServiceCacheKey};
 use crate::flow::{Direction, End, Endpoint, Protocol, ServiceIdentity, Timestamp, UnknownEnd};
-use crate::object::{Service, ServicePort};
+use crate::policy::Labels;
 use crate::record::FlowRecord;
 use crate::snapshot::EndSide;
 
@@ -144,8 +145,8 @@ impl Index {
 
     pub(super) fn service_identity(
         &self,
-        service: &Service,
-        (service_port, port): (Option<&ServicePort>, u16),
+        service: &ServiceFacts,
+        (service_port, port): (Option<&PortFacts>, u16),
         at: Timestamp,
         ipv6: bool,
     ) -> ServiceIdentity {
@@ -156,12 +157,12 @@ impl Index {
                 .map(|(addr, target)| (self.backend_end(addr, at), target))
                 .collect(),
             Some(Backends::Selected(selector, port)) => {
-                self.selected(&service.metadata.namespace, selector, port, ipv6)
+                self.selected(&service.key.0, selector, port, ipv6)
             }
         };
         ServiceIdentity {
-            namespace: service.metadata.namespace.as_str().into(),
-            name: service.metadata.name.as_str().into(),
+            namespace: service.key.0.clone(),
+            name: service.key.1.clone(),
             port,
             backends: backends.into(),
         }
@@ -183,8 +184,8 @@ impl Index {
     fn selected(
         &self,
         namespace: &str,
-        selector: &std::collections::BTreeMap<String, String>,
-        port: &ServicePort,
+        selector: &Labels,
+        port: &PortFacts,
         ipv6: bool,
     ) -> Vec<(End, u16)> {
         // A Service without a selector has no pods of its own, unlike a policy's empty selector.
@@ -201,7 +202,7 @@ impl Index {
             .filter_map(|pod| {
                 let addr = pod.addrs.iter().find(|addr| addr.is_ipv6() == ipv6).copied()?;
                 let end = End { addr: Some(addr), endpoint: Endpoint::Pod(pod.clone()) };
-                Some((end, target_port(port, pod)?))
+                Some((end, port.target_port(pod)?))
             })
             .take(super::BACKENDS_MAX)
             .collect()

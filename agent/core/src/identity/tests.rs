@@ -158,6 +158,94 @@ fn tombstones_are_bounded_and_the_oldest_goes_first() {
     assert_eq!(known, [false, false, true]);
 }
 
+#[test]
+fn pods_share_what_they_have_in_common_until_the_last_one_is_forgotten() {
+    let replica = |n: usize| {
+        let mut value = pod(&format!("web-5d4f-{n}"), &format!("u{n}"), &format!("10.0.0.{n}"), 1);
+        value["metadata"]["labels"] = json!({"app": "web", "pod-template-hash": "5d4f"});
+        value["metadata"]["ownerReferences"] =
+            json!([{"kind": "ReplicaSet", "name": "web-5d4f", "controller": true}]);
+        value["spec"] = json!({"nodeName": "n1", "serviceAccountName": "web", "containers":
+            [{"name": "c", "ports": [{"name": "http", "containerPort": 80}]}]});
+        value
+    };
+    let mut index = Index::default();
+    for n in 0..2 {
+        index.apply(&applied(replica(n)), Timestamp(SECOND));
+    }
+    let shared = |index: &Index| {
+        let [a, b] = ["u0", "u1"].map(|uid| index.pod(uid).expect("it was applied"));
+        let texts = |pod: &PodIdentity| {
+            let PodIdentity { namespace, node, service_account, workload, .. } = pod;
+            [namespace, node, service_account, &workload.kind, &workload.name].map(Arc::as_ptr)
+        };
+        let all = texts(a).into_iter().zip(texts(b)).all(|(a, b)| std::ptr::eq(a, b));
+        (Arc::ptr_eq(&a.labels, &b.labels), Arc::ptr_eq(&a.named_ports, &b.named_ports), all)
+    };
+    assert_eq!(shared(&index), (true, true, true));
+    // Also when the owner becomes another one, and when one of them was changed and back.
+    index.apply(&workload("ReplicaSet", "web-5d4f", "", Some(("Rollout", "r"))), Timestamp(2));
+    assert_eq!(shared(&index), (true, true, true));
+    let mut other = replica(0);
+    other["metadata"]["labels"]["app"] = json!("db");
+    index.apply(&applied(other), Timestamp(SECOND));
+    assert_eq!(shared(&index), (false, true, true));
+    index.apply(&applied(replica(0)), Timestamp(SECOND));
+    assert_eq!(shared(&index), (true, true, true));
+
+    let labels = Arc::downgrade(&index.pod("u0").expect("it was applied").labels);
+    index.apply(&Change::Replaced(Kind::Pod, vec![]), Timestamp(SECOND));
+    assert_eq!(labels.strong_count(), 2, "tombstones know what they were");
+    for n in 0..TOMBSTONES_MAX {
+        let name = format!("p{n}");
+        let mut value = pod(&name, &name, "10.1.0.1", 1);
+        value["status"]["phase"] = json!("Failed");
+        index.apply(&applied(value), Timestamp(2 * SECOND));
+    }
+    index.apply(&Change::Replaced(Kind::Pod, vec![]), Timestamp(2 * SECOND));
+    assert_eq!(labels.strong_count(), 0);
+}
+
+#[test]
+fn forgotten_pods_leave_nothing_to_share() {
+    let mut index = Index::default();
+    let count = 2 * TOMBSTONES_MAX + 100;
+    let pods = (0..count).map(|n| {
+        let name = format!("p{n}");
+        Object::Pod(Box::new(read(pod(&name, &name, "", 1))))
+    });
+    index.apply(&Change::Replaced(Kind::Pod, pods.collect()), Timestamp(SECOND));
+    // Each has a label value of its own; the key, the namespace, "", and "Pod" are common.
+    assert_eq!(index.interner.sizes(), [count + 4, count, 1, 0]);
+    index.apply(&Change::Replaced(Kind::Pod, vec![]), Timestamp(SECOND));
+    assert_eq!(index.interner.sizes(), [TOMBSTONES_MAX + 4, TOMBSTONES_MAX, 1, 0]);
+}
+
+#[test]
+fn a_pod_that_begins_to_run_is_behind_its_service() {
+    let mut index = Index::default();
+    let service = json!({"metadata": {"namespace": "ns", "name": "s"}, "spec": {
+        "clusterIP": "10.96.0.1", "selector": {"app": "a"}, "ports": [{"port": 80}]}});
+    index.apply(&Change::Applied(Object::Service(read(service))), Timestamp(SECOND));
+    let mut value = pod("a", "ua", "10.0.0.1", 1);
+    value["status"]["phase"] = json!("Pending");
+    index.apply(&applied(value.clone()), Timestamp(SECOND));
+    let backends = |index: &mut Index| match ask(index, "10.96.0.1", 2).endpoint {
+        Endpoint::Service(service) => service.backends.len(),
+        Endpoint::Pod(_) => 1,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(backends(&mut index), 0);
+    // The only thing that changes, and nobody may go on with what was found out before.
+    value["status"]["phase"] = json!("Running");
+    let effect = index.apply(&applied(value.clone()), Timestamp(2 * SECOND));
+    assert_eq!(effect, Effect { index: true, ..Effect::default() });
+    assert_eq!(backends(&mut index), 1);
+    // What nobody reads changes nothing.
+    value["status"]["containerStatuses"] = json!([{"name": "c", "containerID": "x://1"}]);
+    assert_eq!(index.apply(&applied(value), Timestamp(3 * SECOND)), Effect::default());
+}
+
 /// One pod's life, as the changes that tell of it in their order.
 fn life(slot: usize, start: u64, end: Option<u64>, finished: bool) -> Vec<(Change, Timestamp)> {
     let (name, uid, ip) =

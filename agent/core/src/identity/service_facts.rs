@@ -1,0 +1,177 @@
+//! What is kept of Services and EndpointSlices: what leads from an address to the backends.
+//!
+//! In: the objects. Out: their facts with every text read and the common ones shared. Two objects
+//! with equal facts are one and the same to everybody here. Absent fields are read here as the API
+//! says, and nowhere after.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::facts::protocol_of;
+use super::intern::Interner;
+use crate::flow::{PodIdentity, Protocol};
+use crate::object::{EndpointSlice, IntOrString, Service, ServicePort, SliceEndpoint, SlicePort};
+use crate::policy::Labels;
+
+/// The label that ties a slice to its Service.
+const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// Namespace and name.
+pub(super) type ServiceKey = (Arc<str>, Arc<str>);
+
+/// What one Service says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ServiceFacts {
+    pub(super) key: ServiceKey,
+    /// clusterIPs (of older objects only clusterIP) and externalIPs, sorted.
+    pub(super) addrs: Box<[IpAddr]>,
+    pub(super) selector: Box<Labels>,
+    pub(super) ports: Box<[PortFacts]>,
+}
+
+/// A Service's port. One of a protocol nobody knows is none.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PortFacts {
+    name: Arc<str>,
+    protocol: Protocol,
+    pub(super) port: u16,
+    target: Target,
+}
+
+/// `targetPort`
+#[derive(Debug, PartialEq, Eq)]
+enum Target {
+    Number(u16),
+    Name(Arc<str>),
+    /// No port has this number.
+    Nowhere,
+}
+
+/// What one EndpointSlice says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SliceFacts {
+    pub(super) service: Option<ServiceKey>,
+    ports: Box<[SlicePortFacts]>,
+    /// Those that are ready.
+    pub(super) ready: Box<[IpAddr]>,
+    /// Those that end but still serve.
+    pub(super) ending: Box<[IpAddr]>,
+}
+
+/// A slice's port; without a number it means every port.
+#[derive(Debug, PartialEq, Eq)]
+struct SlicePortFacts {
+    name: Arc<str>,
+    protocol: Protocol,
+    port: Option<u16>,
+}
+
+enum State {
+    Ready,
+    Ending,
+    Out,
+}
+
+impl ServiceFacts {
+    pub(super) fn of(service: &Service, interner: &mut Interner) -> Self {
+        let (meta, spec) = (&service.metadata, &service.spec);
+        // "None" and "" are no addresses.
+        let texts = spec.cluster_ips.iter().chain([&spec.cluster_ip]).chain(&spec.external_ips);
+        let addrs: BTreeSet<_> = texts.filter_map(|text| read_addr(text)).collect();
+        Self {
+            key: (interner.text(&meta.namespace), interner.text(&meta.name)),
+            addrs: addrs.into_iter().collect(),
+            selector: interner.selector(&spec.selector),
+            ports: spec.ports.iter().filter_map(|port| PortFacts::of(port, interner)).collect(),
+        }
+    }
+
+    /// Its port of this number and protocol.
+    pub(super) fn port(&self, port: u16, protocol: Protocol) -> Option<&PortFacts> {
+        self.ports.iter().find(|known| known.port == port && known.protocol == protocol)
+    }
+}
+
+impl PortFacts {
+    fn of(port: &ServicePort, interner: &mut Interner) -> Option<Self> {
+        let target = match &port.target_port {
+            // 0 is how an absent target port reads after a round trip through older clients.
+            None | Some(IntOrString::Int(0)) => Target::Number(port.port),
+            Some(IntOrString::Int(number)) => {
+                u16::try_from(*number).map_or(Target::Nowhere, Target::Number)
+            }
+            Some(IntOrString::String(name)) => Target::Name(interner.text(name)),
+        };
+        let protocol = protocol_of(port.protocol.as_deref())?;
+        Some(Self { name: interner.text(&port.name), protocol, port: port.port, target })
+    }
+
+    /// The port it leads to on this pod; none if the pod has no port of that name.
+    pub(super) fn target_port(&self, pod: &PodIdentity) -> Option<u16> {
+        match &self.target {
+            Target::Number(number) => Some(*number),
+            Target::Name(name) => pod
+                .named_ports
+                .iter()
+                .find(|named| named.name == *name && named.protocol == self.protocol)
+                .map(|named| named.port),
+            Target::Nowhere => None,
+        }
+    }
+}
+
+impl SliceFacts {
+    pub(super) fn of(slice: &EndpointSlice, interner: &mut Interner) -> Self {
+        let (mut ready, mut ending) = (Vec::new(), Vec::new());
+        for endpoint in &slice.endpoints {
+            let addrs = endpoint.addresses.iter().filter_map(|text| read_addr(text));
+            match state_of(endpoint) {
+                State::Ready => ready.extend(addrs),
+                State::Ending => ending.extend(addrs),
+                State::Out => {}
+            }
+        }
+        let meta = &slice.metadata;
+        let service = meta.labels.get(SERVICE_NAME_LABEL);
+        Self {
+            service: service.map(|name| (interner.text(&meta.namespace), interner.text(name))),
+            ports: slice.ports.iter().filter_map(|p| SlicePortFacts::of(p, interner)).collect(),
+            ready: ready.into(),
+            ending: ending.into(),
+        }
+    }
+
+    /// The number of its port with the Service port's name and protocol.
+    pub(super) fn port(&self, port: &PortFacts) -> Option<u16> {
+        let fits =
+            |known: &&SlicePortFacts| known.name == port.name && known.protocol == port.protocol;
+        self.ports.iter().find(fits).map(|known| known.port.unwrap_or(port.port))
+    }
+}
+
+impl SlicePortFacts {
+    fn of(port: &SlicePort, interner: &mut Interner) -> Option<Self> {
+        let protocol = protocol_of(port.protocol.as_deref())?;
+        let name = interner.text(port.name.as_deref().unwrap_or(""));
+        Some(Self { name, protocol, port: port.port })
+    }
+}
+
+fn read_addr(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|addr| addr.to_canonical())
+}
+
+/// Absent conditions are read as the API says: ready unless told otherwise.
+fn state_of(endpoint: &SliceEndpoint) -> State {
+    let conditions = &endpoint.conditions;
+    let ready = conditions.ready.unwrap_or(true);
+    let terminating = conditions.terminating.unwrap_or(false);
+    if ready {
+        State::Ready
+    } else if conditions.serving.unwrap_or(false) && terminating {
+        State::Ending
+    } else {
+        State::Out
+    }
+}
