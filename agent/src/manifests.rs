@@ -57,7 +57,7 @@ pub struct Problem {
     pub line: Option<usize>,
     /// "NetworkPolicy namespace/name", where known.
     pub object: Option<String>,
-    /// "spec.ingress[0].from[1].ipBlock.cidr", where known.
+    /// `spec.ingress[0].from[1].ipBlock.cidr`. where known.
     pub field: Option<String>,
     /// What is wrong.
     pub problem: String,

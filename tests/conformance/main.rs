@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const MISMATCHES_SHOWN_MAX: usize = 50;
 
 /// Unit tables that expect what their engine does instead of what the API says: a `nodes` peer is
-/// there the pods on those nodes, and in the API (and in the suite of `npapi`) the nodes' addresses.
+/// the pods on those nodes there, and the nodes' addresses in the API.
 /// Their probes are scored with the opposite expectation.
 const DEFECTS: [&str; 1] = ["AdminNetworkPolicy-06-multiport-allow-egress-node-port.json"];
 

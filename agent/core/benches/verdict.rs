@@ -1,7 +1,7 @@
 //! Verdicts per second on a big cluster: 1,000 policies, 10,000 pods.
 //!
-//! In: nothing. Out: divan's table, with the allocations of each way of asking; only those that list
-//! effects have any. It never measures the making of the cluster.
+//! In: nothing. Out: divan's table, with the allocations of each way of asking; only the one that
+//! lists effects has any. It never measures the making of the cluster.
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on has failed")]
 
 use divan::counter::ItemsCount;

@@ -33,7 +33,7 @@ mod tiers;
 pub struct Rejection {
     /// "NetworkPolicy namespace/name", "ClusterNetworkPolicy name".
     pub object: String,
-    /// "spec.ingress[0].from[1].ipBlock.cidr".
+    /// `spec.ingress[0].from[1].ipBlock.cidr`.
     pub field: String,
     /// What is wrong with it, and with which value.
     pub problem: String,

@@ -38,8 +38,8 @@ impl Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// Allowed: no policy isolates the subject in this direction, and none of a higher or lower tier
-    /// says anything.
+    /// Allowed: no NetworkPolicy isolates the subject in this direction, and the other tiers say
+    /// nothing.
     NotIsolated,
     /// Allowed: a rule of any tier matched that lets it pass.
     RuleMatched,
@@ -169,8 +169,8 @@ impl Verdict {
     }
 }
 
-/// Which letter the rules are read by where implementations differ. What each one chooses, and where
-/// that is said, is a table in `policy/profile.rs`.
+/// Which letter the rules are read by where implementations differ. What each one chooses, and
+/// where that is said, is a table in `policy/profile.rs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {

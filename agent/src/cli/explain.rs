@@ -37,11 +37,17 @@ pub struct Args {
     #[arg(long, value_name = "NAME", env = "PARAPET_POLICY_SET")]
     policy_set: Option<String>,
     /// Who begins: namespace/name of a pod, or an IP address
-    #[arg(long, value_name = "END", env = "PARAPET_FROM", required_unless_present_any = ["batch", "show_profile"])]
+    #[arg(
+        long, value_name = "END", env = "PARAPET_FROM",
+        required_unless_present_any = ["batch", "show_profile"]
+    )]
     from: Option<Who>,
     /// Who is asked: namespace/name of a pod, service:namespace/name, an IP address, or an outside
     /// host as dns:name[@address]
-    #[arg(long, value_name = "END", env = "PARAPET_TO", required_unless_present_any = ["batch", "show_profile"])]
+    #[arg(
+        long, value_name = "END", env = "PARAPET_TO",
+        required_unless_present_any = ["batch", "show_profile"]
+    )]
     to: Option<Who>,
     /// The port that is asked for
     #[arg(long, env = "PARAPET_PORT")]

@@ -49,7 +49,7 @@ pub(super) enum NamespaceChoice {
 
 impl Pattern {
     /// A pattern that is not linked.
-    pub(super) fn new(role: Role, namespaces: NamespaceChoice, pods: Selector) -> Linked {
+    pub(super) fn unlinked(role: Role, namespaces: NamespaceChoice, pods: Selector) -> Linked {
         Linked { id: None, pattern: Arc::new(Self { role, namespaces, pods }) }
     }
 

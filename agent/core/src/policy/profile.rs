@@ -183,7 +183,7 @@ static CALICO: Row = Row {
     sources: [
         "projectcalico/calico libcalico-go/lib/backend/k8s/conversion: blocks become nets",
         "the same",
-        "projectcalico/calico felix/rules/static.go and #2691: the host's own traffic is let through",
+        "projectcalico/calico felix/rules/static.go, #2691: the host's own traffic is let through",
         "felix/rules/static.go: egress policy first, then DefaultEndpointToHostAction",
         "felix/rules/static.go: what no rule accepts is dropped",
         "felix/rules/static.go: the filter chains come after the translation of addresses",

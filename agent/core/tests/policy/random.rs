@@ -159,7 +159,8 @@ proptest! {
             policy.spec.ingress.iter_mut().for_each(|rules| rules.reverse());
             policy.spec.egress.iter_mut().for_each(|rules| rules.reverse());
         }
-        let (decision, sides) = set_of(&reversed.objects(), None).decide(&selection, profile, &probe);
+        let reversed = set_of(&reversed.objects(), None);
+        let (decision, sides) = reversed.decide(&selection, profile, &probe);
         prop_assert_eq!((decision, sides.egress.reason), (one.decision, one.egress.reason));
         prop_assert_eq!(sides.ingress.reason, one.ingress.reason);
     }

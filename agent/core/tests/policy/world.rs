@@ -352,8 +352,8 @@ fn cluster_policy(number: i64) -> impl Strategy<Value = Object> {
 
 /// At most one BaselineAdminNetworkPolicy, as in any cluster.
 fn cluster_policies() -> impl Strategy<Value = Vec<Object>> {
-    let some = |count: usize| (0..count).map(|n| cluster_policy(n as i64)).collect::<Vec<_>>();
-    (0..4_usize).prop_flat_map(some).prop_map(|policies| {
+    let some = |count: i64| (0..count).map(cluster_policy).collect::<Vec<_>>();
+    (0..4_i64).prop_flat_map(some).prop_map(|policies| {
         let is_baseline = |object: &Object| matches!(object, Object::BaselineAdminNetworkPolicy(_));
         let first = policies.iter().position(is_baseline);
         let numbered = policies.into_iter().enumerate();

@@ -218,8 +218,8 @@ impl FromStr for Who {
         let name = text.strip_prefix("pod:").unwrap_or(text);
         let name = name.strip_prefix("pod/").filter(|rest| rest.contains('/')).unwrap_or(name);
         name.parse().map(|pod| Self::Pod { pod, ip: None }).map_err(|_: String| {
-            "write a pod as namespace/name, a Service as service:namespace/name, an outside host as \
-             dns:name[@address], or an IP address"
+            "write a pod as namespace/name, a Service as service:namespace/name, an outside host \
+             as dns:name[@address], or an IP address"
                 .to_owned()
         })
     }

@@ -72,7 +72,7 @@ pub(super) fn compile_subject(
     let (namespaces, pods) = match subject {
         None => {
             refusals.add(path, "is missing");
-            return Pattern::new(Role::Subject, everywhere(), Selector::default());
+            return Pattern::unlinked(Role::Subject, everywhere(), Selector::default());
         }
         Some(subject) => (&subject.namespaces, &subject.pods),
     };
@@ -81,12 +81,12 @@ pub(super) fn compile_subject(
             let path = format!("{path}.namespaces");
             let namespaces = compile_selector(namespaces, &path, refusals);
             let namespaces = NamespaceChoice::Labelled(namespaces);
-            Pattern::new(Role::Subject, namespaces, Selector::default())
+            Pattern::unlinked(Role::Subject, namespaces, Selector::default())
         }
         (None, Some(pods)) => compile_pods(Role::Subject, pods, &format!("{path}.pods"), refusals),
         (None, None) | (Some(_), Some(_)) => {
             refusals.add(path, "must have either namespaces or pods");
-            Pattern::new(Role::Subject, everywhere(), Selector::default())
+            Pattern::unlinked(Role::Subject, everywhere(), Selector::default())
         }
     }
 }
@@ -238,7 +238,7 @@ impl Version {
         if let Some(namespaces) = namespaces {
             let namespaces = compile_selector(namespaces, &format!("{path}.namespaces"), refusals);
             let namespaces = NamespaceChoice::Labelled(namespaces);
-            let pattern = Pattern::new(Role::Peer, namespaces, Selector::default());
+            let pattern = Pattern::unlinked(Role::Peer, namespaces, Selector::default());
             return Ok(Some(Peer::Pods(pattern)));
         }
         if let Some(pods) = pods {
@@ -294,7 +294,7 @@ fn compile_pods(role: Role, pods: &NamespacedPods, path: &str, refusals: &mut Re
         }
         Some(selector) => compile_selector(selector, &path, refusals),
     };
-    Pattern::new(role, namespaces, selector)
+    Pattern::unlinked(role, namespaces, selector)
 }
 
 fn compile_networks(networks: &[String], path: &str, refusals: &mut Refusals) -> Box<[Block]> {

@@ -77,7 +77,7 @@ pub fn compile(policy: &NetworkPolicy, origin: Arc<str>) -> Result<CompiledPolic
         kind: PolicyKind::NetworkPolicy,
         origin,
         id: id.into(),
-        subject: Pattern::new(Role::Subject, NamespaceChoice::Only(own), subject),
+        subject: Pattern::unlinked(Role::Subject, NamespaceChoice::Only(own), subject),
         notices: refusals.notices.into(),
         ingress: isolates_ingress.then(|| ingress.into()),
         egress: isolates_egress.then(|| egress.into()),
@@ -136,7 +136,7 @@ fn compile_peer(
                 None => NamespaceChoice::Only(own.clone()),
                 Some(selector) => NamespaceChoice::Labelled(selector),
             };
-            Some(Peer::Pods(Pattern::new(Role::Peer, namespaces, pods.unwrap_or_default())))
+            Some(Peer::Pods(Pattern::unlinked(Role::Peer, namespaces, pods.unwrap_or_default())))
         }
         (Some(block), None, None) => compile_block(block, path, refusals),
         (Some(block), ..) => {
