@@ -6,7 +6,11 @@
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
-use parapet_core::policy::{PolicySet, Selection};
+use parapet_core::flow::{Direction, Timestamp};
+use parapet_core::identity::Resolved;
+use parapet_core::ledger::Ledger;
+use parapet_core::policy::{PolicySet, Probe, Selection};
+use parapet_core::record::{Counts, FlowRecord};
 use parapet_core::verdict::Profile;
 
 use crate::big::Cluster;
@@ -36,6 +40,45 @@ fn decide(bencher: Bencher<'_, '_>, namespaces: usize) {
     });
 }
 
+/// A flow of an edge whose ends were judged before: it is counted, and the ledger finds the verdict.
+#[divan::bench(args = [1, 20, 100])]
+fn known_edge(bencher: Bencher<'_, '_>, namespaces: usize) {
+    let cluster = big::cluster(namespaces);
+    let (selection, set) = resolved(&cluster);
+    let mut ledger = Ledger::default();
+    let seen: Vec<_> = (0..PROBES).map(|number| seen(&cluster.probe(number))).collect();
+    for (number, (record, ends)) in seen.iter().enumerate() {
+        let verdict = set.evaluate(&selection, Profile::Common, &cluster.probe(number));
+        ledger.add(record, ends).unwrap().sample(ends).verdicts = vec![verdict.into()];
+    }
+    bencher.counter(ItemsCount::new(PROBES)).bench_local(|| {
+        for (record, ends) in &seen {
+            black_box(&ledger.add(record, ends).unwrap().sample(ends).verdicts);
+        }
+    });
+}
+
+/// The first flow between two pods nobody has looked up: both are, then it is judged.
+#[divan::bench(args = [1, 20, 100])]
+fn first_sight(bencher: Bencher<'_, '_>, namespaces: usize) {
+    let cluster = big::cluster(namespaces);
+    let mut selection = cluster.selection();
+    let policies: Vec<_> = cluster.compiled().map(|policy| selection.link(policy)).collect();
+    let set = PolicySet::new("enforced".into(), policies);
+    let fresh = || selection.clone();
+    bencher.counter(ItemsCount::new(PROBES / 2)).with_inputs(fresh).bench_local_values(
+        |mut fresh| {
+            for number in (0..PROBES).step_by(2) {
+                let probe = cluster.probe(number);
+                fresh.identify_end(probe.source);
+                fresh.identify_end(probe.target);
+                black_box(set.decide(&fresh, Profile::Common, &probe));
+            }
+            fresh
+        },
+    );
+}
+
 /// The long way, without anything resolved.
 #[divan::bench(args = [1, 20, 100])]
 fn decide_unresolved(bencher: Bencher<'_, '_>, namespaces: usize) {
@@ -59,6 +102,22 @@ fn evaluate(bencher: Bencher<'_, '_>, namespaces: usize) {
             black_box(set.evaluate(&selection, Profile::Common, &cluster.probe(number)));
         }
     });
+}
+
+fn seen(probe: &Probe<'_>) -> (FlowRecord, Resolved) {
+    let Probe { source, target, protocol, port } = *probe;
+    let record = FlowRecord {
+        cgroup_id: 1,
+        peer: target.addr.unwrap(),
+        service_port: port,
+        protocol,
+        direction: Some(Direction::Egress),
+        since: Timestamp(1),
+        last_seen: Timestamp(2),
+        counts: Counts { attempts: 1, answered: 1, ..Counts::default() },
+    };
+    let (source, target) = (source.clone(), target.clone());
+    (record, Resolved { source, target, port, loopback: false })
 }
 
 fn resolved(cluster: &Cluster) -> (Selection, PolicySet) {

@@ -166,7 +166,7 @@ impl Entry {
         for (total, more) in fields {
             *total = total.saturating_add(more);
         }
-        edge.outcomes = outcomes(&edge.counts, edge.key.direction);
+        set_outcomes(edge);
         edge.first_seen = edge.first_seen.min(record.since);
         edge.last_seen = edge.last_seen.max(record.last_seen);
     }
@@ -280,17 +280,26 @@ fn as_source_means(record: &FlowRecord) -> Counts {
 /// How the attempts so far ended; those still open are unanswered. Of an edge whose direction is
 /// not known nobody counted how it began: its attempts, at least the one that must have been, are
 /// `unknown`.
-fn outcomes(counts: &Counts, direction: Option<Direction>) -> BTreeMap<Outcome, u64> {
-    if direction.is_none() {
-        return BTreeMap::from([(Outcome::Unknown, counts.attempts.max(1))]);
-    }
+///
+/// Written into the map that is there: this is done for every flow that is read.
+fn set_outcomes(edge: &mut Edge) {
+    let counts = &edge.counts;
     let ended = counts.answered.saturating_add(counts.refused);
-    let all = [
-        (Outcome::Answered, counts.answered),
-        (Outcome::Refused, counts.refused),
-        (Outcome::Unanswered, counts.attempts.saturating_sub(ended)),
-    ];
-    all.into_iter().filter(|(_, count)| *count > 0).collect()
+    let all = match edge.key.direction {
+        None => [(Outcome::Unknown, counts.attempts.max(1)); 3],
+        Some(_) => [
+            (Outcome::Answered, counts.answered),
+            (Outcome::Refused, counts.refused),
+            (Outcome::Unanswered, counts.attempts.saturating_sub(ended)),
+        ],
+    };
+    for (outcome, count) in all {
+        if count > 0 {
+            edge.outcomes.insert(outcome, count);
+        } else {
+            edge.outcomes.remove(&outcome);
+        }
+    }
 }
 
 /// Whether every policy says the same of both. The pods of one workload have different addresses,
