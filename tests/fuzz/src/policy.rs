@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use arbitrary::Unstructured;
 use parapet_core::object::{NetworkPolicy, Object};
 use parapet_core::policy::{
     CompiledPolicy, PolicySet, Probe, Rejection, Selection, compile_object,
@@ -14,6 +13,7 @@ use parapet_core::policy::{
 use parapet_core::verdict::{Decision, Profile, SideDecision, SideVerdict, Verdict};
 
 use self::cluster::{Cluster, Connection};
+use self::draw::Draw;
 
 mod cluster;
 mod cluster_rules;
@@ -24,7 +24,7 @@ mod rules;
 /// Takes one input.
 pub fn check(bytes: &[u8]) {
     // Bytes that run out draw zeros; an error is for what can never be drawn, and nothing here is.
-    if let Ok(cluster) = Cluster::draw(&mut Unstructured::new(bytes)) {
+    if let Ok(cluster) = Cluster::draw(&mut Draw::new(bytes)) {
         Asked::new(&cluster).check();
     }
 }

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeMap;
 
-use arbitrary::{Result, Unstructured};
+use arbitrary::Result;
 use parapet_core::flow::{End, Protocol};
 use parapet_core::object::Object;
 use parapet_core::policy::Selection;
 use parapet_core::verdict::Profile;
 
 use super::cluster_rules::cluster_policy;
-use super::draw::{flag, labels, several, word};
+use super::draw::{Draw, flag, labels, several, word};
 use super::ends::{self, NODES};
 use super::rules::{NAMESPACES, network_policy};
 
@@ -60,7 +60,7 @@ pub(super) struct Connection {
 
 impl Cluster {
     /// The connections come first: they are what makes the rest of any use.
-    pub(super) fn draw(u: &mut Unstructured<'_>) -> Result<Self> {
+    pub(super) fn draw(u: &mut Draw<'_>) -> Result<Self> {
         let connections = several(u, CONNECTIONS_MAX, |u| {
             let (source, target) = (ends::end(u)?, ends::end(u)?);
             Ok(Connection { source, target, protocol: ends::protocol(u)?, port: ends::port(u)? })
@@ -69,18 +69,20 @@ impl Cluster {
         let mut number = 0;
         let policies = several(u, POLICIES_MAX, |u| {
             number += 1;
-            if flag(u)? {
-                network_policy(u, number).map(Object::NetworkPolicy)
-            } else {
-                cluster_policy(u, number)
-            }
+            u.object(|u| {
+                if flag(u)? {
+                    network_policy(u, number).map(Object::NetworkPolicy)
+                } else {
+                    cluster_policy(u, number)
+                }
+            })
         })?;
         Ok(Self { policies, connections, before, after: several(u, 2, Fact::draw)?, profile })
     }
 }
 
 impl Fact {
-    fn draw(u: &mut Unstructured<'_>) -> Result<Self> {
+    fn draw(u: &mut Draw<'_>) -> Result<Self> {
         Ok(match u.int_in_range(0..=7_u8)? {
             0..=4 => Self::Namespace(word(u, &NAMESPACES)?, labels(u)?),
             5 => Self::NoNamespace(word(u, &NAMESPACES)?),

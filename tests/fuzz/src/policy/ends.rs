@@ -6,13 +6,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use arbitrary::{Result, Unstructured};
+use arbitrary::Result;
 use parapet_core::flow::{
     End, Endpoint, NamedPort, PodIdentity, Protocol, ServiceIdentity, UnknownEnd, Workload,
 };
 
 use super::cluster_rules::DOMAINS;
-use super::draw::{address, flag, labels, maybe, several, word};
+use super::draw::{Draw, address, flag, labels, maybe, several, word};
 use super::rules::{NAMESPACES, PORT_NAMES};
 
 pub(super) const NODES: [&str; 3] = ["n1", "n2", ""];
@@ -23,7 +23,7 @@ const UNKNOWN: [UnknownEnd; 4] = [
     UnknownEnd::NoHolder,
 ];
 
-pub(super) fn end(u: &mut Unstructured<'_>) -> Result<End> {
+pub(super) fn end(u: &mut Draw<'_>) -> Result<End> {
     if !u.ratio(1, 8)? {
         return end_without_backends(u);
     }
@@ -39,7 +39,7 @@ pub(super) fn end(u: &mut Unstructured<'_>) -> Result<End> {
 }
 
 /// The index gives no Service to another one as a backend.
-fn end_without_backends(u: &mut Unstructured<'_>) -> Result<End> {
+fn end_without_backends(u: &mut Draw<'_>) -> Result<End> {
     let mut addr = maybe(u, address)?;
     let endpoint = match u.int_in_range(0..=9_u8)? {
         0..=6 => {
@@ -55,16 +55,16 @@ fn end_without_backends(u: &mut Unstructured<'_>) -> Result<End> {
     Ok(End { addr, endpoint })
 }
 
-fn pod(u: &mut Unstructured<'_>, addr: Option<IpAddr>) -> Result<PodIdentity> {
-    let named_port = |u: &mut Unstructured<'_>| {
+fn pod(u: &mut Draw<'_>, addr: Option<IpAddr>) -> Result<PodIdentity> {
+    let named_port = |u: &mut Draw<'_>| {
         let name = word(u, &PORT_NAMES)?.into();
         Ok(NamedPort { name, protocol: protocol(u)?, port: port(u)? })
     };
     // As the index has them: sorted by key, each key once.
     let labels = labels(u)?.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-    let name = word(u, &["a", "b"])?;
+    let name = word(u, &["a", "b", "c"])?;
     Ok(PodIdentity {
-        uid: word(u, &["1", "2", "3"])?.into(),
+        uid: word(u, &["1", "2"])?.into(),
         namespace: word(u, &NAMESPACES)?.into(),
         labels,
         node: word(u, &NODES)?.into(),
@@ -77,7 +77,7 @@ fn pod(u: &mut Unstructured<'_>, addr: Option<IpAddr>) -> Result<PodIdentity> {
     })
 }
 
-pub(super) fn protocol(u: &mut Unstructured<'_>) -> Result<Protocol> {
+pub(super) fn protocol(u: &mut Draw<'_>) -> Result<Protocol> {
     Ok(match u.int_in_range(0..=7_u8)? {
         0..=3 => Protocol::TCP,
         4..=5 => Protocol::UDP,
@@ -86,6 +86,6 @@ pub(super) fn protocol(u: &mut Unstructured<'_>) -> Result<Protocol> {
     })
 }
 
-pub(super) fn port(u: &mut Unstructured<'_>) -> Result<u16> {
+pub(super) fn port(u: &mut Draw<'_>) -> Result<u16> {
     if u.ratio(1, 8)? { u.arbitrary() } else { u.int_in_range(79..=84) }
 }

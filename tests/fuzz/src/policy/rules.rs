@@ -3,20 +3,22 @@
 //! In: the bytes that are left. Out: objects as the API has them, absent and empty told apart. It
 //! checks nothing: what is refused is for the compiler to say.
 
-use arbitrary::{Result, Unstructured};
+use arbitrary::Result;
 use parapet_core::object::{
     EgressRule, IngressRule, IntOrString, IpBlock, LabelRequirement, LabelSelector, Meta,
     NetworkPolicy, NetworkPolicySpec, PolicyPeer, PolicyPort,
 };
 
-use super::draw::{cidr, flag, label_key, label_value, labels, maybe, several, word};
+use super::draw::{
+    Draw, cidr, flag, label_key, label_value, labels, maybe, nested_cidrs, several, some, word,
+};
 
-pub(super) const NAMESPACES: [&str; 3] = ["x", "y", "z"];
+pub(super) const NAMESPACES: [&str; 2] = ["x", "y"];
 const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 const TYPES: [&str; 2] = ["Ingress", "Egress"];
 pub(super) const PORT_NAMES: [&str; 2] = ["web", "dns"];
 
-pub(super) fn network_policy(u: &mut Unstructured<'_>, number: usize) -> Result<NetworkPolicy> {
+pub(super) fn network_policy(u: &mut Draw<'_>, number: usize) -> Result<NetworkPolicy> {
     // Two of a name may come from two files: they are two policies then.
     let name = if u.ratio(1, 8)? { word(u, &["twin"])? } else { format!("p{number}") };
     let namespace = word(u, &NAMESPACES)?;
@@ -30,23 +32,23 @@ pub(super) fn network_policy(u: &mut Unstructured<'_>, number: usize) -> Result<
     Ok(NetworkPolicy { metadata, spec })
 }
 
-fn ingress_rule(u: &mut Unstructured<'_>) -> Result<IngressRule> {
+fn ingress_rule(u: &mut Draw<'_>) -> Result<IngressRule> {
     Ok(IngressRule { from: maybe(u, peers)?, ports: maybe(u, ports)? })
 }
 
-fn egress_rule(u: &mut Unstructured<'_>) -> Result<EgressRule> {
+fn egress_rule(u: &mut Draw<'_>) -> Result<EgressRule> {
     Ok(EgressRule { to: maybe(u, peers)?, ports: maybe(u, ports)? })
 }
 
-fn peers(u: &mut Unstructured<'_>) -> Result<Vec<PolicyPeer>> {
+fn peers(u: &mut Draw<'_>) -> Result<Vec<PolicyPeer>> {
     several(u, 3, |u| {
-        let (pods, namespaces, block) = match u.int_in_range(0..=7_u8)? {
+        let (pods, namespaces, block) = match u.int_in_range(0..=6_u8)? {
+            // Mostly refused.
+            _ if u.is_odd()? => (flag(u)?, flag(u)?, flag(u)?),
             0..=1 => (true, false, false),
             2 => (false, true, false),
             3..=4 => (true, true, false),
-            5..=6 => (false, false, true),
-            // Mostly refused.
-            _ => (flag(u)?, flag(u)?, flag(u)?),
+            _ => (false, false, true),
         };
         Ok(PolicyPeer {
             pod_selector: pods.then(|| selector(u)).transpose()?,
@@ -56,35 +58,43 @@ fn peers(u: &mut Unstructured<'_>) -> Result<Vec<PolicyPeer>> {
     })
 }
 
-fn ip_block(u: &mut Unstructured<'_>) -> Result<IpBlock> {
-    Ok(IpBlock { cidr: cidr(u)?, except: several(u, 2, cidr)? })
+fn ip_block(u: &mut Draw<'_>) -> Result<IpBlock> {
+    let (cidr, inner) = nested_cidrs(u)?;
+    Ok(IpBlock { cidr, except: if flag(u)? { vec![inner] } else { several_odd(u)? } })
 }
 
-pub(super) fn selector(u: &mut Unstructured<'_>) -> Result<LabelSelector> {
+/// None, mostly.
+fn several_odd(u: &mut Draw<'_>) -> Result<Vec<String>> {
+    if u.is_odd()? { several(u, 2, cidr) } else { Ok(Vec::new()) }
+}
+
+pub(super) fn selector(u: &mut Draw<'_>) -> Result<LabelSelector> {
     let match_labels = maybe(u, labels)?;
-    Ok(LabelSelector { match_labels, match_expressions: maybe(u, |u| several(u, 2, requirement))? })
+    Ok(LabelSelector { match_labels, match_expressions: maybe(u, |u| several(u, 1, requirement))? })
 }
 
-fn requirement(u: &mut Unstructured<'_>) -> Result<LabelRequirement> {
+fn requirement(u: &mut Draw<'_>) -> Result<LabelRequirement> {
     let operator = word(u, &OPERATORS)?;
-    // One in sixteen has values where it may not, or none where it must.
-    let has_values = operator.ends_with("In") != u.ratio(1, 16)?;
-    let values = has_values.then(|| several(u, 2, label_value)).transpose()?;
+    // An odd one has values where it may not, or none where it must.
+    let has_values = operator.ends_with("In") != u.is_odd()?;
+    let values = has_values.then(|| some(u, 2, label_value)).transpose()?;
     Ok(LabelRequirement { key: label_key(u)?, operator, values })
 }
 
-fn ports(u: &mut Unstructured<'_>) -> Result<Vec<PolicyPort>> {
+fn ports(u: &mut Draw<'_>) -> Result<Vec<PolicyPort>> {
     several(u, 3, |u| {
         let protocol = maybe(u, |u| word(u, &["TCP", "UDP", "SCTP"]))?;
-        let (port, end_port) = match u.int_in_range(0..=7_u8)? {
+        let (port, end_port) = match u.int_in_range(0..=6_u8)? {
+            _ if u.is_odd()? => {
+                (maybe(u, |u| u.arbitrary().map(IntOrString::Int))?, u.arbitrary()?)
+            }
             0 => (None, None),
             1..=2 => (Some(IntOrString::Int(u.int_in_range(79..=83)?)), None),
             3..=4 => {
                 let first = u.int_in_range(79..=83)?;
-                (Some(IntOrString::Int(first)), Some(u.int_in_range(first - 1..=first + 4)?))
+                (Some(IntOrString::Int(first)), Some(u.int_in_range(first..=first + 4)?))
             }
-            5..=6 => (Some(IntOrString::String(word(u, &PORT_NAMES)?)), None),
-            _ => (maybe(u, |u| u.arbitrary().map(IntOrString::Int))?, u.arbitrary()?),
+            _ => (Some(IntOrString::String(word(u, &PORT_NAMES)?)), None),
         };
         Ok(PolicyPort { protocol, port, end_port })
     })
