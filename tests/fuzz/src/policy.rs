@@ -36,8 +36,8 @@ struct Asked<'a> {
     plain: Selection,
     forward: PolicySet,
     backward: PolicySet,
-    /// The rules of NetworkPolicies the other way round: their order says nothing.
-    rules_reversed: PolicySet,
+    /// What has an order that says nothing, the other way round.
+    reordered: PolicySet,
     /// Linked into `resolved`, before half of what is known was.
     linked: PolicySet,
     resolved: Selection,
@@ -54,7 +54,7 @@ impl<'a> Asked<'a> {
         let backward = PolicySet::new("backward".into(), again);
         let reversed = cluster.policies.iter().map(reversed);
         let reversed = reversed.filter_map(|object| compiled_of(&object)?.ok()).map(Arc::new);
-        let rules_reversed = PolicySet::new("reversed".into(), reversed);
+        let reordered = PolicySet::new("reordered".into(), reversed);
 
         let mut resolved = Selection::default();
         cluster.before.iter().for_each(|fact| fact.tell(&mut resolved));
@@ -68,16 +68,14 @@ impl<'a> Asked<'a> {
             resolved.identify_end(&connection.target);
         }
         let forward = PolicySet::new("forward".into(), shared);
-        Self { cluster, plain, forward, backward, rules_reversed, linked, resolved }
+        Self { cluster, plain, forward, backward, reordered, linked, resolved }
     }
 
     fn check(mut self) {
         assert_eq!(self.forward.len(), self.backward.len(), "{:#?}", self.cluster);
         self.check_connections();
         self.resolved.sweep();
-        for set in
-            [&mut self.forward, &mut self.backward, &mut self.rules_reversed, &mut self.linked]
-        {
+        for set in [&mut self.forward, &mut self.backward, &mut self.reordered, &mut self.linked] {
             *set = set.clone().with_default_deny_everywhere();
         }
         self.check_connections();
@@ -115,8 +113,13 @@ impl<'a> Asked<'a> {
             assert_eq!(verdict, explained, "explained otherwise: {}", shown());
         }
 
-        let reversed = self.rules_reversed.evaluate(&self.plain, profile, &probe);
-        assert_eq!(said(&verdict), said(&reversed), "the order of rules shows: {}", shown());
+        let reversed = self.reordered.evaluate(&self.plain, profile, &probe);
+        assert_eq!(
+            said(&verdict),
+            said(&reversed),
+            "an order that says nothing shows: {}",
+            shown()
+        );
         for (set, selection) in [
             (&self.forward, &self.plain),
             (&self.backward, &self.plain),
@@ -161,12 +164,22 @@ fn check_rejection(rejection: &Rejection) {
     assert!(field.starts_with("spec") || field.starts_with("metadata."), "{rejection:?}");
 }
 
-/// The same policy with rules, peers and ports the other way round where that says nothing.
+/// The same policy with everything the other way round that says nothing: the rules, peers and
+/// ports of a NetworkPolicy; the names of the others, which come after their priorities only.
 fn reversed(object: &Object) -> Object {
     match object {
         Object::NetworkPolicy(policy) => Object::NetworkPolicy(reversed_rules(policy)),
-        other => other.clone(),
+        other => {
+            let mut other = other.clone();
+            let name = &mut other.meta_mut().name;
+            *name = name.chars().map(reversed_digit).collect();
+            other
+        }
     }
+}
+
+fn reversed_digit(c: char) -> char {
+    c.to_digit(10).and_then(|digit| char::from_digit(9 - digit, 10)).unwrap_or(c)
 }
 
 fn reversed_rules(policy: &NetworkPolicy) -> NetworkPolicy {
