@@ -2,6 +2,8 @@
 //! target go out; what it finds is left in files. It needs no compiler but the pinned one and g++,
 //! for libFuzzer is C++. It never touches the committed corpora unless told to.
 
+mod keep;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -49,7 +51,7 @@ impl FuzzTarget {
     /// The longest input: what a small case takes of files, and of draws for a cluster.
     fn bytes_max(self) -> usize {
         match self {
-            Self::Manifests => 8192,
+            Self::Manifests => 4096,
             Self::Policy => 2048,
         }
     }
@@ -183,24 +185,42 @@ fn search(places: &Places, minutes: u64) -> anyhow::Result<bool> {
     Ok(run::status(&mut command)?.success())
 }
 
-/// Copies those found inputs that reach code which no committed one reaches, the smallest set that
-/// does, as far as there is room. How many goes out.
+/// Copies those found inputs that reach most of what no committed one reaches, as far as there is
+/// room. How many goes out.
 fn keep_found(places: &Places) -> anyhow::Result<usize> {
-    let before = count(&places.corpus)?;
-    let mut command = engine(places);
-    command.args(["-set_cover_merge=1", "-use_counters=0"]);
-    command.args([&places.corpus, &places.found]);
-    run::step("keep what is new", "the smallest set of inputs that reaches it", &mut command)?;
-    let after = count(&places.corpus)?;
-    if after > CORPUS_FILES_MAX {
-        say!("warning: {after} files: more than the {CORPUS_FILES_MAX} that the tests take");
+    // libFuzzer writes what each file reaches into a file of its own, and copies more than there
+    // is room for: not into the corpus.
+    let scratch = places.broken.with_file_name("merged");
+    let reached = places.broken.with_file_name("reached");
+    let _ = fs::remove_file(&reached);
+    if scratch.exists() {
+        fs::remove_dir_all(&scratch)?;
     }
-    Ok(after.saturating_sub(before))
+    fs::create_dir_all(&scratch)?;
+    let committed = files(&places.corpus)?;
+    for file in &committed {
+        fs::copy(file, scratch.join(file.file_name().unwrap_or_default()))?;
+    }
+    let mut command = engine(places);
+    command.args(["-merge=1", "-use_counters=0"]);
+    command.arg(format!("-merge_control_file={}", reached.display()));
+    command.args([&scratch, &places.found]);
+    run::step("keep what is new", "what each found input reaches", &mut command)?;
+    let text = fs::read_to_string(&reached)?;
+    let room = CORPUS_FILES_MAX.saturating_sub(committed.len());
+    let chosen = keep::choose(&text, room).context("libFuzzer's list cannot be read")?;
+    for file in &chosen {
+        let file = Path::new(file);
+        fs::copy(file, places.corpus.join(file.file_name().unwrap_or_default()))?;
+    }
+    Ok(chosen.len())
 }
 
-fn count(folder: &Path) -> anyhow::Result<usize> {
-    let entries = fs::read_dir(folder);
-    Ok(entries.with_context(|| format!("cannot list {}", folder.display()))?.count())
+fn files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let listed = fs::read_dir(folder).and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()
+    });
+    listed.with_context(|| format!("cannot list {}", folder.display()))
 }
 
 #[cfg(test)]

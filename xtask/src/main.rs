@@ -16,6 +16,7 @@ mod setup;
 mod test;
 mod tidy;
 
+use std::num::NonZeroU64;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -58,8 +59,8 @@ enum Task {
         #[arg(long = "target", value_enum, value_name = "NAME")]
         targets: Vec<FuzzTarget>,
         /// How long to search with each target.
-        #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-        minutes: u64,
+        #[arg(long, default_value = "10", value_name = "N")]
+        minutes: NonZeroU64,
         /// Add what reached new code to the corpora that the tests replay.
         #[arg(long)]
         keep: bool,
@@ -86,7 +87,9 @@ fn perform(task: &Task, layout: &Layout) -> anyhow::Result<ExitCode> {
         Task::Demo { keep } => demo::perform(layout, *keep),
         Task::Test { tiers } => test::perform(layout, tiers),
         Task::Bench => bench::perform(layout),
-        Task::Fuzz { targets, minutes, keep } => fuzz::perform(layout, targets, *minutes, *keep),
+        Task::Fuzz { targets, minutes, keep } => {
+            fuzz::perform(layout, targets, minutes.get(), *keep)
+        }
         Task::Tidy => tidy::perform(layout),
     }
 }

@@ -1,8 +1,8 @@
 //! What must hold for any input at all.
 //!
-//! In: bytes, from libFuzzer or from the committed corpora. Out: nothing, or a panic that says which
-//! promise is broken. A target keeps nothing between two inputs and reads no clock, so that a file
-//! is all it takes to repeat a finding.
+//! In: bytes, from libFuzzer or from the committed corpora. Out: nothing, or a panic that says
+//! which promise is broken. A target keeps nothing between two inputs and reads no clock, so that a
+//! file is all it takes to repeat a finding.
 
 pub mod manifests;
 pub mod policy;
