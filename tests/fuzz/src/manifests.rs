@@ -28,7 +28,10 @@ pub fn check(bytes: &[u8]) {
         assert!(*count > 0 && is_shown(kind), "skipped: {kind:?} {count}");
     }
     loaded.objects.iter().for_each(check_object);
-    check_place(bytes, &loaded);
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        check_place(text, &loaded);
+        check_line_ends(text, &loaded);
+    }
     check_use(&loaded);
 }
 
@@ -73,12 +76,12 @@ fn check_object(object: &Object) {
 }
 
 /// Behind another document everything is as before, so many lines further down.
-fn check_place(bytes: &[u8], alone: &Loaded) {
+fn check_place(text: &str, alone: &Loaded) {
     // A byte order mark is one at the beginning of a file only.
-    if bytes.starts_with(b"\xef\xbb\xbf") || std::str::from_utf8(bytes).is_err() {
+    if text.starts_with('\u{feff}') {
         return;
     }
-    let mut behind = manifests::read(FILE, [BEFORE.as_bytes(), bytes].concat());
+    let mut behind = manifests::read(FILE, format!("{BEFORE}{text}").into_bytes());
     assert!(!behind.objects.is_empty(), "the document before is lost");
     behind.objects.remove(0);
     let mut expected = alone.clone();
@@ -87,6 +90,15 @@ fn check_place(bytes: &[u8], alone: &Loaded) {
         problem.document = problem.document.map(|document| document + 1);
     }
     assert_eq!(behind, expected, "behind another document");
+}
+
+/// To YAML a line ends alike with LF, CR LF and CR.
+fn check_line_ends(text: &str, loaded: &Loaded) {
+    if text.contains('\r') {
+        let feeds = text.replace("\r\n", "\n").replace('\r', "\n");
+        let other = manifests::read(FILE, feeds.into_bytes());
+        assert_eq!(*loaded, other, "with other line ends: {text:?}");
+    }
 }
 
 /// The engine takes whatever is loaded, twice, as a folder that is read again.
