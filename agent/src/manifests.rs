@@ -85,6 +85,13 @@ pub fn load(paths: &[PathBuf]) -> Loaded {
     Watch::new(paths.to_vec()).loaded()
 }
 
+/// Reads the content of one file that is in memory already; its problems call it `name`.
+#[must_use]
+pub fn read(name: &str, bytes: Vec<u8>) -> Loaded {
+    let read::Content { objects, problems, notices, skipped } = read::read_bytes(name, bytes);
+    Loaded { objects, problems, notices, skipped, files: 1 }
+}
+
 impl Loaded {
     /// The full list of every kind, owners before what they own.
     #[must_use]

@@ -8,6 +8,7 @@ mod bench;
 mod bpf;
 mod build;
 mod demo;
+mod fuzz;
 mod host;
 mod layout;
 mod run;
@@ -15,14 +16,16 @@ mod setup;
 mod test;
 mod tidy;
 
+use std::num::NonZeroU64;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::fuzz::FuzzTarget;
 use crate::layout::Layout;
 use crate::test::tier::TierName;
 
-/// Set up, build, test, measure and show Parapet.
+/// Set up, build, test, fuzz, measure and show Parapet.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 struct Arguments {
@@ -50,6 +53,18 @@ enum Task {
     },
     /// Measure the packet programs and the policy engine, as ratios within one run.
     Bench,
+    /// Search for inputs that break what must hold for any input (needs g++).
+    Fuzz {
+        /// Search only with this target; may be given more than once.
+        #[arg(long = "target", value_enum, value_name = "NAME")]
+        targets: Vec<FuzzTarget>,
+        /// How long to search with each target.
+        #[arg(long, default_value = "10", value_name = "N")]
+        minutes: NonZeroU64,
+        /// Add what reached new code to the corpora that the tests replay.
+        #[arg(long)]
+        keep: bool,
+    },
     /// Check the import rules, header docs and size limits of the source.
     Tidy,
 }
@@ -72,6 +87,9 @@ fn perform(task: &Task, layout: &Layout) -> anyhow::Result<ExitCode> {
         Task::Demo { keep } => demo::perform(layout, *keep),
         Task::Test { tiers } => test::perform(layout, tiers),
         Task::Bench => bench::perform(layout),
+        Task::Fuzz { targets, minutes, keep } => {
+            fuzz::perform(layout, targets, minutes.get(), *keep)
+        }
         Task::Tidy => tidy::perform(layout),
     }
 }

@@ -17,6 +17,8 @@ use super::{PROBLEMS_PER_FILE_MAX, Problem};
 const NAMESPACE_DEFAULT: &str = "default";
 /// The Pod templates' and Endpoints' like are of no use here, lists in lists are an attack.
 const LIST_DEPTH_MAX: usize = 4;
+/// Longest text of a problem.
+const SHOWN_BYTES_MAX: usize = 400;
 
 const POLICY_V1ALPHA1: &str = "policy.networking.k8s.io/v1alpha1";
 const POLICY_V1ALPHA2: &str = "policy.networking.k8s.io/v1alpha2";
@@ -46,6 +48,25 @@ struct Reader<'a> {
     first_line: usize,
     problems_left_out: usize,
     content: Content,
+}
+
+impl Content {
+    /// A file of which nothing could be read.
+    pub(super) fn problem(file: &str, problem: String) -> Self {
+        let problem = Problem { file: file.to_owned(), problem, ..Problem::default() };
+        Self { problems: vec![problem], ..Self::default() }
+    }
+}
+
+/// Reads every document of a file, if it is text at all.
+pub(super) fn read_bytes(file: &str, bytes: Vec<u8>) -> Content {
+    match String::from_utf8(bytes) {
+        Ok(text) => read(file, &text),
+        Err(error) => {
+            let byte = error.utf8_error().valid_up_to();
+            Content::problem(file, format!("not UTF-8 from byte {byte}: not read"))
+        }
+    }
 }
 
 /// Reads every document of a file.
@@ -80,7 +101,7 @@ pub(super) fn read(file: &str, text: &str) -> Content {
 fn documents(text: &str) -> Vec<Document<'_>> {
     let mut found = Vec::new();
     let (mut start, mut first_line, mut at) = (0, 1, 0);
-    for (index, line) in text.split_inclusive('\n').enumerate() {
+    for (index, line) in lines(text).enumerate() {
         let end = at + line.len();
         let marker = line.strip_prefix("---").or_else(|| line.strip_prefix("..."));
         let is_marker =
@@ -98,8 +119,22 @@ fn documents(text: &str) -> Vec<Document<'_>> {
     found
 }
 
+/// Lines with their ends, which in YAML are LF, CR LF or CR: the parser counts them so too.
+fn lines(mut text: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let end = match text.find(['\n', '\r']) {
+            Some(at) if text[at..].starts_with("\r\n") => at + 2,
+            Some(at) => at + 1,
+            None => text.len(),
+        };
+        let (line, rest) = text.split_at(end);
+        text = rest;
+        (!line.is_empty()).then_some(line)
+    })
+}
+
 fn is_blank(text: &str) -> bool {
-    text.lines().enumerate().all(|(index, line)| {
+    lines(text).enumerate().all(|(index, line)| {
         let line = if index == 0 { line.strip_prefix("---").unwrap_or(line) } else { line };
         let line = line.trim();
         line.is_empty() || line.starts_with('#') || line.starts_with("%YAML")
@@ -134,7 +169,8 @@ impl Reader<'_> {
         match object_of(api_version, kind, node) {
             None if list_of_none => {}
             None => {
-                *self.content.skipped.entry(format!("{kind} ({api_version})")).or_default() += 1;
+                let kind = shown(&format!("{kind} ({api_version})"));
+                *self.content.skipped.entry(kind).or_default() += 1;
             }
             Some(Err(misfit)) => {
                 let field = misfit.field();
@@ -213,11 +249,29 @@ impl Reader<'_> {
             file: self.file.to_owned(),
             document: Some(self.document),
             line: line.map(|line| line + self.first_line - 1),
-            object,
-            field: Some(field).filter(|field| !field.is_empty()),
-            problem,
+            object: object.as_deref().map(shown),
+            field: Some(shown(&field)).filter(|field| !field.is_empty()),
+            problem: shown(&problem),
         }
     }
+}
+
+/// On one line, and short: names and keys of a file may hold anything, and go to terminals.
+fn shown(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars() {
+        if shown.len() >= SHOWN_BYTES_MAX {
+            shown.push('…');
+            break;
+        }
+        match c {
+            // Line and paragraph separators, and what reorders the text around it.
+            '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => shown.extend(c.escape_unicode()),
+            c if c.is_control() => shown.extend(c.escape_debug()),
+            c => shown.push(c),
+        }
+    }
+    shown
 }
 
 /// None for kinds that Parapet has no use for.
@@ -269,4 +323,29 @@ fn named(kind: &str, node: &Node) -> String {
 fn is_cluster_scoped(kind: &str) -> bool {
     matches!(kind, "Namespace" | "Node")
         || kind != "NetworkPolicy" && kind.ends_with("NetworkPolicy")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SHOWN_BYTES_MAX, read, shown};
+
+    #[test]
+    fn what_a_file_says_is_told_on_one_line_and_cut() {
+        assert_eq!(shown("a\u{1b}[2J\r\nb\u{85}\u{202e}é"), r"a\u{1b}[2J\r\nb\u{85}\u{202e}é");
+        let long = "x".repeat(SHOWN_BYTES_MAX);
+        assert_eq!(shown(&long), long);
+        assert_eq!(shown(&format!("{long}yz")), format!("{long}…"));
+    }
+
+    #[test]
+    fn lines_end_where_yaml_ends_them() {
+        let whole = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
+        let text = format!("{whole}---\n# b\n{whole}---\n# c\nkind: [\n");
+        let expected = read("f", &text);
+        assert_eq!((expected.objects.len(), expected.problems.len()), (2, 1));
+        assert_eq!(expected.problems[0].line, Some(11));
+        for end in ["\r\n", "\r"] {
+            assert_eq!(read("f", &text.replace('\n', end)), expected, "{end:?}");
+        }
+    }
 }

@@ -125,18 +125,14 @@ fn read_file(path: &Path) -> Content {
     } else {
         std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
     };
-    let problem = match (done, String::from_utf8(bytes)) {
-        (Err(error), _) => files::cannot("be read", &error),
-        (Ok(read), _) if read as u64 > FILE_BYTES_MAX => {
+    let problem = match done {
+        Err(error) => files::cannot("be read", &error),
+        Ok(read) if read as u64 > FILE_BYTES_MAX => {
             format!("larger than {} MiB: not read", FILE_BYTES_MAX >> 20)
         }
-        (Ok(_), Err(error)) => {
-            format!("not UTF-8 from byte {}: not read", error.utf8_error().valid_up_to())
-        }
-        (Ok(_), Ok(text)) => return read::read(&name, &text),
+        Ok(_) => return read::read_bytes(&name, bytes),
     };
-    let problems = vec![Problem { file: name, problem, ..Problem::default() }];
-    Content { problems, ..Content::default() }
+    Content::problem(&name, problem)
 }
 
 /// None for standard input, which is read once, and for what cannot be looked at.

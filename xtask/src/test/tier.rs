@@ -77,7 +77,7 @@ impl TierName {
             Self::Tidy => "format, lints and the project's own rules; needs rustfmt and clippy",
             Self::Xtask => "setup, counting and the tidy rules themselves; needs nothing",
             Self::Core => "policy tables, replay, properties, the decoder; needs nothing",
-            Self::Agent => "manifests, cgroup names, exports; needs the BPF object",
+            Self::Agent => "manifests, exports, the fuzz corpora; needs the BPF object",
             Self::Cli => "examples, exit codes, messages; needs the built agent",
             Self::Scenarios => "each rule of policy by name; needs the built agent",
             Self::Conformance => "other implementations' judgements; needs ../shared/conformance",
@@ -96,7 +96,9 @@ impl TierName {
             Self::Tidy => Plan::Checks,
             Self::Xtask => Plan::Cargo(cargo_test(layout, &["-p", "xtask"])),
             Self::Core => Plan::Cargo(cargo_test(layout, &["-p", "parapet-core"])),
-            Self::Agent => Plan::Cargo(cargo_test(layout, &["-p", "parapet"])),
+            Self::Agent => {
+                Plan::Cargo(cargo_test(layout, &["-p", "parapet", "-p", "parapet-fuzz"]))
+            }
             Self::Cli => Plan::Cargo(suite(layout, "cli")),
             Self::Scenarios => Plan::Cargo(suite(layout, "scenarios")),
             Self::Conformance => {
