@@ -491,6 +491,8 @@ fn item_48_to_50_named_ports_are_those_of_the_target_pod() {
         &["x/a TCP 81", "y/a TCP 80", "y/a UDP 80", "y/b TCP 80", "z/c TCP 80"],
     );
     ports("{port: web, protocol: UDP}", &["y/a UDP 80"], &["x/a UDP 80", "x/a TCP 80"]);
+    // The same number under another name.
+    ports("{port: api}", &[], &["x/a TCP 80", "x/b TCP 8080"]);
     check(
         Spec,
         "x/p: {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: web}]}]}
