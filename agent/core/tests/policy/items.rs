@@ -492,7 +492,7 @@ fn item_48_to_50_named_ports_are_those_of_the_target_pod() {
     );
     ports("{port: web, protocol: UDP}", &["y/a UDP 80"], &["x/a UDP 80", "x/a TCP 80"]);
     // The same number under another name.
-    ports("{port: api}", &[], &["x/a TCP 80", "x/b TCP 8080"]);
+    ports("{port: api}", &[], &["x/a TCP 80"]);
     check(
         Spec,
         "x/p: {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: web}]}]}
