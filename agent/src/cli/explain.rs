@@ -102,6 +102,9 @@ struct Answer<'a> {
     /// What every set says, where there is more to compare than what is always there.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sets: Vec<SetAnswer<'a>>,
+    /// Problems in the input: what they are about is not judged, and the answer may lack it.
+    #[serde(skip_serializing_if = "is_zero")]
+    input_problems: usize,
 }
 
 /// What one policy set says, held against what is enforced.
@@ -208,7 +211,13 @@ impl Judge {
                 });
             }
         }
-        Ok(Answer { probe: question, policy_set: self.set.name(), verdict, sets })
+        Ok(Answer {
+            probe: question,
+            policy_set: self.set.name(),
+            verdict,
+            sets,
+            input_problems: self.cluster.problems,
+        })
     }
 
     /// False: a line could not be read, or asks for what is not there.
@@ -242,6 +251,10 @@ impl Judge {
         }
         Ok(all)
     }
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 fn json(out: &mut impl Write, value: &impl Serialize) -> anyhow::Result<()> {

@@ -91,6 +91,8 @@ pub struct Declared {
     pub index: Index,
     /// `enforced`, `default-deny`, then the candidates in the order of their names.
     pub sets: PolicySets,
+    /// What could not be read, or would be refused: it is not judged.
+    pub problems: usize,
     objects: usize,
 }
 
@@ -207,14 +209,17 @@ impl Declared {
     pub fn load(manifests: &[PathBuf], candidates: &[CandidateSource]) -> (Self, bool) {
         let (cluster, mut whole) = load(manifests);
         let mut declared = Self::of(&cluster);
+        declared.problems = cluster.problems.len();
         for CandidateSource { name, paths, removed } in candidates {
             let (loaded, candidate_whole) = load(paths);
             whole &= candidate_whole;
+            declared.problems += loaded.problems.len();
             let candidate = engine::Candidate { objects: loaded.objects, removed: removed.clone() };
             declared.sets.candidate(name, &candidate, declared.index.selection_mut());
         }
         declared.sets.build();
         let rejections = declared.sets.rejections();
+        declared.problems += rejections.len();
         for rejected in &rejections {
             let rejection = &rejected.rejection;
             let (set, object) = (&rejected.policy_set, &rejection.object);

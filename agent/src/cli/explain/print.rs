@@ -17,7 +17,7 @@ const PROFILE_HINT: &str = "choose the network plugin with --profile; what each 
 
 /// Writes one answer.
 pub(super) fn tree(out: &mut impl Write, answer: &Answer<'_>) -> std::io::Result<()> {
-    let Answer { probe, policy_set, verdict, sets } = answer;
+    let Answer { probe, policy_set, verdict, sets, input_problems } = answer;
     let port = probe.port.map_or_else(String::new, |port| format!(" port {port}"));
     writeln!(out, "{} -> {}{port}, {}", probe.from, probe.to, probe.protocol)?;
     writeln!(
@@ -34,6 +34,9 @@ pub(super) fn tree(out: &mut impl Write, answer: &Answer<'_>) -> std::io::Result
     side_tree(out, Direction::Ingress, &verdict.ingress)?;
     if [&verdict.egress, &verdict.ingress].iter().any(|s| s.reason == Reason::CniDependent) {
         writeln!(out, "  {PROFILE_HINT}")?;
+    }
+    if *input_problems > 0 {
+        writeln!(out, "  not judged: what {input_problems} problems in the input are about")?;
     }
     Ok(())
 }
