@@ -565,6 +565,41 @@ fn a_candidate_is_judged_with_what_is_enforced_and_replaces_by_name() {
 }
 
 #[test]
+fn a_candidate_removes_enforced_policies() {
+    let deny_all = json!({"podSelector": {}, "policyTypes": ["Ingress"]});
+    let removes = |name: &str, policy: &str| {
+        let gone = ObjectRef {
+            kind: Kind::NetworkPolicy,
+            api_kind: String::new(),
+            namespace: "shop".to_owned(),
+            name: policy.to_owned(),
+            uid: None,
+        };
+        let candidate = Candidate { objects: Vec::new(), removed: vec![gone] };
+        Input::Candidate(name.into(), candidate, t(100))
+    };
+    let mut engine = run(with([
+        Input::Cluster(vec![Change::Applied(policy("shop", "p", deny_all))], t(100)),
+        removes("open", "p"),
+        removes("typo", "q"),
+        flows([flow(2, INGRESS, "10.0.0.10", 5432, (110, 110))]),
+    ]));
+    assert_eq!(
+        judged(&mut engine),
+        ["shop/Pod/db default-deny=denied:egress:no_rule_matched[unchanged_denied] \
+          enforced=denied:ingress:no_rule_matched \
+          open=allowed:egress:not_isolated[newly_allowed] \
+          typo=denied:ingress:no_rule_matched[unchanged_denied]"]
+    );
+    let rejections: Vec<String> = engine
+        .rejections()
+        .iter()
+        .map(|each| format!("{}: {}", each.policy_set, each.rejection.object))
+        .collect();
+    assert_eq!(rejections, ["typo: NetworkPolicy shop/q"]);
+}
+
+#[test]
 fn relabelled_pods_and_namespaces_are_judged_anew() {
     let from_a = json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"from": [
         {"namespaceSelector": {"matchLabels": {"team": "a"}},
