@@ -4,7 +4,8 @@
 //! probe with what both sides say. It never judges by itself.
 //!
 //! Ends: `x/a` a pod, `x/a@fd00::1` by that address, `node:n1` a node, `ip:198.51.100.7` an outside
-//! address, `unknown:10.9.9.9` a pod nobody knows, `ambiguous:10.9.9.9`, `service:shop`.
+//! address, `unknown:10.9.9.9` a pod nobody knows, `ambiguous:10.9.9.9`, `service:both`, whose
+//! own port is 80.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -70,6 +71,7 @@ pub(crate) fn cluster() -> Cluster {
         service("both", &[("x/a", 80), ("x/b", 8080)]),
         service("across", &[("x/b", 80), ("y/b", 80)]),
         service("outside", &[("ip:198.51.100.7", 443)]),
+        service("moved", &[("x/b", 8080)]),
         service("empty", &[]),
     ]);
     Cluster { selection, pods, services }

@@ -3,8 +3,8 @@
 //!
 //! In: tables. Out: passed or failed.
 
-use parapet_core::verdict::Profile::{Common, Spec};
-use parapet_core::verdict::{Action, Effect, PolicyKind, RuleMatch, Tier};
+use parapet_core::verdict::Profile::{Aws, Calico, Cilium, Common, Spec};
+use parapet_core::verdict::{Action, Effect, PolicyKind, Profile, RuleMatch, Tier};
 
 use crate::cluster::{check, check_set, cluster, objects, policy_set};
 
@@ -191,5 +191,114 @@ fn of_two_reasons_the_same_one_is_given_in_any_order() {
             &format!("x/p: {{podSelector: {{}}, ingress: [{rules}]}}"),
             "unknown:10.9.9.9 x/a TCP 80 = Undecidable: UnknownEnd, UnknownEnd",
         );
+    }
+}
+
+/// Under each profile the same probe, to what is expected of it.
+fn under(yaml: &str, probe: &str, expected: &[(Profile, &str)]) {
+    for (profile, said) in expected {
+        check(*profile, yaml, &format!("{probe} = {said}"));
+    }
+}
+
+#[test]
+fn profiles_differ_in_what_a_block_holds() {
+    let block = "x/p: {podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}";
+    let expected = [
+        (Common, "Undecidable: NotIsolated, CniDependent"),
+        (Spec, "Allowed: NotIsolated, RuleMatched"),
+        (Calico, "Allowed: NotIsolated, RuleMatched"),
+        (Cilium, "Denied: NotIsolated, NoRuleMatched"),
+    ];
+    under(block, "y/b x/a TCP 80", &expected);
+    let of_node =
+        expected.map(|(profile, said)| (profile, said.replace("NotIsolated, ", "NotAPod, ")));
+    let of_node: Vec<_> = of_node.iter().map(|(profile, said)| (*profile, said.as_str())).collect();
+    under(block, "node:n2 x/a TCP 80", &of_node);
+    under(
+        block,
+        "ip:198.51.100.7 x/a TCP 80",
+        &[(Common, "Allowed: NotAPod, RuleMatched"), (Cilium, "Allowed: NotAPod, RuleMatched")],
+    );
+}
+
+#[test]
+fn profiles_differ_in_which_port_of_a_service_they_see() {
+    let port = |port: u16| {
+        format!(
+            "y/p: {{podSelector: {{}}, policyTypes: [Egress], egress: [{{ports: [{{port: {port}}}]}}]}}"
+        )
+    };
+    // The Service's port is 80, the pod's 8080.
+    let probe = "y/a service:moved TCP 8080";
+    under(
+        &port(80),
+        probe,
+        &[
+            (Common, "Undecidable: CniDependent, NotIsolated"),
+            (Aws, "Undecidable: CniDependent, NotIsolated"),
+            (Spec, "Denied: NoRuleMatched, NotIsolated"),
+            (Cilium, "Denied: NoRuleMatched, NotIsolated"),
+        ],
+    );
+    under(
+        &port(8080),
+        probe,
+        &[
+            (Common, "Undecidable: CniDependent, NotIsolated"),
+            (Spec, "Allowed: RuleMatched, NotIsolated"),
+        ],
+    );
+    under(&port(443), probe, &[(Common, "Denied: NoRuleMatched, NotIsolated")]);
+    // At its ingress the pod sees its own port, whoever was asked.
+    let ingress = "x/p: {podSelector: {}, ingress: [{ports: [{port: 8080}]}]}";
+    under(ingress, probe, &[(Common, "Allowed: NotIsolated, RuleMatched")]);
+}
+
+#[test]
+fn profiles_differ_in_a_pod_that_reaches_itself_through_a_service() {
+    let denied = "x/p: {podSelector: {}, policyTypes: [Ingress, Egress]}";
+    let probe = "x/b service:moved TCP 8080";
+    under(
+        denied,
+        probe,
+        &[
+            (Common, "Undecidable: CniDependent, CniDependent"),
+            (Calico, "Undecidable: CniDependent, CniDependent"),
+            (Spec, "Exempt: Loopback, Loopback"),
+            (Cilium, "Exempt: Loopback, Loopback"),
+        ],
+    );
+    under("{}", probe, &[(Common, "Exempt: Loopback, Loopback")]);
+    under(denied, "x/b x/b TCP 8080", &[(Common, "Exempt: Loopback, Loopback")]);
+}
+
+#[test]
+fn profiles_differ_in_pods_on_the_host_network_as_peers() {
+    let selects = "x/p: {podSelector: {}, ingress: [{from: [
+        {namespaceSelector: {matchLabels: {team: blue}}, podSelector: {matchLabels: {pod: a}}}]}]}";
+    under(
+        selects,
+        "y/host x/a TCP 80",
+        &[
+            (Common, "Undecidable: HostNetwork, CniDependent"),
+            (Aws, "Undecidable: HostNetwork, CniDependent"),
+            (Spec, "Denied: HostNetwork, NoRuleMatched"),
+            (Cilium, "Denied: HostNetwork, NoRuleMatched"),
+        ],
+    );
+    let other = selects.replace("pod: a", "pod: b");
+    under(&other, "y/host x/a TCP 80", &[(Common, "Denied: HostNetwork, NoRuleMatched")]);
+}
+
+#[test]
+fn every_profile_names_a_source_for_each_of_its_choices() {
+    use Profile::{Antrea, KubeNetworkPolicies, OvnKubernetes};
+    for profile in [Common, Spec, Cilium, Calico, Aws, Antrea, OvnKubernetes, KubeNetworkPolicies] {
+        let table = profile.table();
+        assert_eq!(table.len(), 8);
+        for row in table {
+            assert!(!row.source.is_empty() && !row.choice.is_empty(), "{profile:?} {row:?}");
+        }
     }
 }

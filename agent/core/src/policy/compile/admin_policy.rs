@@ -10,7 +10,8 @@ use super::super::Rejection;
 use super::super::labels::port_name_problem;
 use super::super::rule::{CompiledPolicy, PortChoice, PortRule, Rule};
 use super::cluster_peer::{
-    FailsClosed, RuleParts, Version, compile_priority, compile_subject, fails_closed, names,
+    FailsClosed, RuleParts, Version, compile_ports, compile_priority, compile_subject,
+    fails_closed, names,
 };
 use super::{Refusals, port_number, protocol_named};
 use crate::flow::{Direction, Protocol};
@@ -95,28 +96,12 @@ fn rules(
             action: &rule.action,
             from: rule.from.as_deref(),
             to: rule.to.as_deref(),
-            ports: compile_ports(given_ports, &ports_path, refusals),
+            ports: compile_ports(given_ports, &ports_path, refusals, compile_port),
             has_named_port: given_ports.iter().any(|port| port.named_port.is_some()),
         };
         rules.extend(version.compile_rule(direction, parts, refusals));
     }
     (!rules.is_empty()).then(|| rules.into())
-}
-
-fn compile_ports(
-    given: &[AdminPolicyPort],
-    path: &str,
-    refusals: &mut Refusals,
-) -> Result<Box<[PortRule]>, FailsClosed> {
-    let mut ports = Vec::new();
-    let mut closed = false;
-    for (index, port) in given.iter().enumerate() {
-        match compile_port(port, &format!("{path}[{index}]"), refusals) {
-            Ok(port) => ports.extend(port),
-            Err(FailsClosed) => closed = true,
-        }
-    }
-    if closed { Err(FailsClosed) } else { Ok(ports.into()) }
 }
 
 /// Nothing if it was refused.

@@ -259,6 +259,24 @@ impl Version {
     }
 }
 
+/// Reads every item of `protocols` or `ports`. Each is asked, so that all problems are told.
+pub(super) fn compile_ports<T>(
+    given: &[T],
+    path: &str,
+    refusals: &mut Refusals,
+    compile: impl Fn(&T, &str, &mut Refusals) -> Result<Option<PortRule>, FailsClosed>,
+) -> Result<Box<[PortRule]>, FailsClosed> {
+    let mut ports = Vec::new();
+    let mut closed = false;
+    for (index, port) in given.iter().enumerate() {
+        match compile(port, &format!("{path}[{index}]"), refusals) {
+            Ok(port) => ports.extend(port),
+            Err(FailsClosed) => closed = true,
+        }
+    }
+    if closed { Err(FailsClosed) } else { Ok(ports.into()) }
+}
+
 /// Tells which unknown fields make a rule fail closed.
 pub(super) fn fails_closed(path: &str, unknown: &[&str], refusals: &mut Refusals) {
     let problem = format!(

@@ -8,7 +8,8 @@ use super::super::Rejection;
 use super::super::labels::port_name_problem;
 use super::super::rule::{CompiledPolicy, PortChoice, PortRule, Rule};
 use super::cluster_peer::{
-    FailsClosed, RuleParts, Version, compile_priority, compile_subject, fails_closed, names,
+    FailsClosed, RuleParts, Version, compile_ports, compile_priority, compile_subject,
+    fails_closed, names,
 };
 use super::{Refusals, port_number};
 use crate::flow::{Direction, Protocol};
@@ -78,7 +79,8 @@ fn rules(
     let mut rules = Vec::new();
     for (index, rule) in given.unwrap_or_default().iter().enumerate() {
         let path = format!("{field}[{index}]");
-        let ports = compile_protocols(rule.protocols.as_deref(), &path, refusals);
+        let protocols_path = format!("{path}.protocols");
+        VERSION.check_length(rule.protocols.as_deref(), &protocols_path, false, refusals);
         let protocols = rule.protocols.as_deref().unwrap_or_default();
         let parts = RuleParts {
             path: &path,
@@ -86,30 +88,12 @@ fn rules(
             action: &rule.action,
             from: rule.from.as_deref(),
             to: rule.to.as_deref(),
-            ports,
+            ports: compile_ports(protocols, &protocols_path, refusals, compile_protocol),
             has_named_port: protocols.iter().any(|each| each.destination_named_port.is_some()),
         };
         rules.extend(VERSION.compile_rule(direction, parts, refusals));
     }
     (!rules.is_empty()).then(|| rules.into())
-}
-
-fn compile_protocols(
-    given: Option<&[ClusterPolicyProtocol]>,
-    path: &str,
-    refusals: &mut Refusals,
-) -> Result<Box<[PortRule]>, FailsClosed> {
-    let path = format!("{path}.protocols");
-    VERSION.check_length(given, &path, false, refusals);
-    let mut ports = Vec::new();
-    let mut closed = false;
-    for (index, protocol) in given.unwrap_or_default().iter().enumerate() {
-        match compile_protocol(protocol, &format!("{path}[{index}]"), refusals) {
-            Ok(port) => ports.extend(port),
-            Err(FailsClosed) => closed = true,
-        }
-    }
-    if closed { Err(FailsClosed) } else { Ok(ports.into()) }
 }
 
 /// Nothing if it was refused.
@@ -126,7 +110,7 @@ fn compile_protocol(
     });
     match (known.next(), known.next(), named, unknown.is_empty()) {
         (Some((field, protocol, ports)), None, None, true) => {
-            let port = compile_ports(ports, &format!("{path}.{field}"), refusals)?;
+            let port = compile_destination(ports, &format!("{path}.{field}"), refusals)?;
             Ok(port.map(|port| PortRule { protocol: Some(protocol), port }))
         }
         (None, None, Some(name), true) => {
@@ -148,7 +132,7 @@ fn compile_protocol(
     }
 }
 
-fn compile_ports(
+fn compile_destination(
     ports: &ProtocolPorts,
     path: &str,
     refusals: &mut Refusals,
