@@ -40,7 +40,7 @@ fn decide(bencher: Bencher<'_, '_>, namespaces: usize) {
     });
 }
 
-/// A flow of an edge whose ends were judged before: it is counted, and the ledger finds the verdict.
+/// A flow of an edge whose ends were judged before: it is counted, and its verdict is found.
 #[divan::bench(args = [1, 20, 100])]
 fn known_edge(bencher: Bencher<'_, '_>, namespaces: usize) {
     let cluster = big::cluster(namespaces);

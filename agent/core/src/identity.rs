@@ -29,6 +29,7 @@ pub use self::resolve::Resolved;
 pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
 
 pub mod cgroup;
+mod controller;
 mod facts;
 mod few;
 mod intern;
@@ -194,7 +195,9 @@ impl Index {
             Object::Node(node) => {
                 let meta = &node.metadata;
                 effect.index |= self.nodes.applied(node);
-                effect.nodes |= self.selection.insert_node(&meta.name, &meta.labels);
+                if self.nodes.has(&meta.name) {
+                    effect.nodes |= self.selection.insert_node(&meta.name, &meta.labels);
+                }
             }
             Object::Service(service) => {
                 effect.index |= self.services.service_applied(service, &mut self.interner)

@@ -14,6 +14,7 @@ pub use self::selection::Selection;
 pub use self::selector::Labels;
 pub use self::set::PolicySet;
 
+mod case;
 mod cidr;
 mod compile;
 mod domain;

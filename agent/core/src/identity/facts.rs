@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::controller::Controller;
 use super::intern::Interner;
-use super::owners::{Controller, Owners, controller};
+use super::owners::{Owners, controller};
 use super::time;
 use crate::flow::{NamedPort, PodIdentity, Protocol, Timestamp, Workload};
 use crate::object::{Container, Pod};

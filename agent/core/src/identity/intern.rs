@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use foldhash::HashMap;
 use foldhash::fast::RandomState;
 
-use super::owners::Controller;
+use super::controller::Controller;
 use crate::flow::NamedPort;
 use crate::policy::Labels;
 

@@ -95,6 +95,11 @@ impl Nodes {
         true
     }
 
+    /// Whether there was room for the node of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     pub(super) fn deleted(&mut self, name: &str) -> bool {
         self.forget(name)
     }

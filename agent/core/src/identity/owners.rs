@@ -7,22 +7,13 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use super::controller::{Controller, OwnerKey};
 use super::intern::Interner;
 use crate::flow::Workload;
 use crate::object::{Meta, OwnerReference, WorkloadObject};
 
 /// Workload objects known at once. Further ones are refused and counted.
 pub const WORKLOADS_MAX: usize = 262_144;
-
-/// API kind, namespace and name of an owner.
-pub(super) type OwnerKey = (Arc<str>, Arc<str>, Arc<str>);
-
-/// The controlling owner a pod names. Pods of one ReplicaSet share one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Controller {
-    pub(super) key: OwnerKey,
-    uid: Arc<str>,
-}
 
 /// The controller of each object that may own pods.
 #[derive(Debug, Default)]

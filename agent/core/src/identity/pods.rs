@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use super::controller::{Controller, OwnerKey};
 use super::facts::{Facts, HOLDINGS_MAX, Phase, template_hash, uid_of};
 use super::few::Few;
 use super::intern::Interner;
-use super::owners::{Controller, OwnerKey, Owners};
+use super::owners::Owners;
 use crate::flow::{PodIdentity, Timestamp};
 use crate::object::Pod;
 

@@ -7,33 +7,16 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use super::case::{Case, Side, identity_of};
 use super::cidr::unmap;
 use super::effect::{Effects, Nothing, Sink};
 use super::profile::{Choices, DenialChoice, ExemptionChoice};
-use super::selection::Identity;
 use super::tiers;
 use super::{PolicySet, Probe, Selection};
 use crate::flow::{Direction, End, Endpoint, PodIdentity, ServiceIdentity};
 use crate::verdict::{
     Decision, Effect, Profile, Reason, SideDecision, SideSummary, SideVerdict, Verdict,
 };
-
-/// What a side is asked, whichever backend it is about.
-#[derive(Clone, Copy)]
-pub(super) struct Side<'a> {
-    pub(super) set: &'a PolicySet,
-    pub(super) selection: &'a Selection,
-    pub(super) choices: &'static Choices,
-    pub(super) direction: Direction,
-}
-
-/// A probe with what was resolved of its ends.
-#[derive(Clone, Copy)]
-pub(super) struct Case<'a> {
-    pub(super) probe: Probe<'a>,
-    pub(super) source: Option<&'a Identity>,
-    pub(super) target: Option<&'a Identity>,
-}
 
 /// Whether the peer is the subject's own node.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -95,24 +78,6 @@ impl PolicySet {
         };
         let (egress, ingress) = (side(Direction::Egress), side(Direction::Ingress));
         (Decision::of_both(egress.decision, ingress.decision), SideSummary { egress, ingress })
-    }
-}
-
-impl<'a> Case<'a> {
-    fn new(selection: &'a Selection, probe: &Probe<'a>) -> Self {
-        let (source, target) = (probe.source, probe.target);
-        Self {
-            probe: *probe,
-            source: identity_of(selection, source),
-            target: identity_of(selection, target),
-        }
-    }
-}
-
-fn identity_of<'a>(selection: &'a Selection, end: &End) -> Option<&'a Identity> {
-    match &end.endpoint {
-        Endpoint::Pod(pod) => selection.identity(pod),
-        _ => None,
     }
 }
 

@@ -14,7 +14,6 @@ use super::pattern::{Linked, NamespaceChoice, Pattern, PatternId, Role};
 use super::rule::CompiledPolicy;
 use super::selector::{Known, Labels, NAMESPACE_NAME_KEY, Selector};
 use crate::flow::{End, Endpoint, PodIdentity};
-use crate::identity::NODES_MAX;
 
 /// Below this many patterns and identities together nothing is swept.
 const SWEEP_MIN: usize = 1_024;
@@ -104,8 +103,7 @@ impl Selection {
 
     /// The node now has these labels. Whether it had others.
     pub fn insert_node(&mut self, name: &str, labels: &BTreeMap<String, String>) -> bool {
-        let full = self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(name);
-        if full || self.nodes.get(name).is_some_and(|known| is_same(known, as_str(labels))) {
+        if self.nodes.get(name).is_some_and(|known| is_same(known, as_str(labels))) {
             return false;
         }
         self.nodes.insert(name.into(), sorted(as_str(labels)));

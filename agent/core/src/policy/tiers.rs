@@ -6,8 +6,8 @@
 //! Where a rule cannot be decided, evaluation goes on with both of its outcomes: it is undecidable
 //! only if they end differently. Rules that no order is given for are never ordered by chance.
 
+use super::case::{Case, Side};
 use super::effect::Sink;
-use super::evaluate::{Case, Side};
 use super::profile::{DenialChoice, PeerChoice};
 use super::rule::{Answer, CompiledPolicy, Question};
 use super::selection::Identity;
