@@ -14,7 +14,9 @@ pub(crate) fn perform(layout: &Layout) -> anyhow::Result<ExitCode> {
     if layout.root().join("agent/core/benches").is_dir() {
         let mut command = run::cargo(layout);
         command.args(["bench", "-p", "parapet-core", "--benches"]);
-        if let Err(error) = run::step("core benchmarks", "verdicts, candidates, the index", &mut command) {
+        if let Err(error) =
+            run::step("core benchmarks", "verdicts, candidates, the index", &mut command)
+        {
             failures.push(format!("{error:#}"));
         }
     } else {

@@ -600,6 +600,23 @@ fn a_candidate_removes_enforced_policies() {
 }
 
 #[test]
+fn a_changed_policy_gives_up_the_pods_it_selected_before() {
+    let deny = |app: &str| {
+        let spec =
+            json!({"podSelector": {"matchLabels": {"app": app}}, "policyTypes": ["Ingress"]});
+        Input::Cluster(vec![Change::Applied(policy("shop", "p", spec))], t(100))
+    };
+    let ask = flows([flow(2, INGRESS, "10.0.0.10", 5432, (110, 110))]);
+    let mut engine = run(with([deny("db"), ask]));
+    let decision = |engine: &mut Engine| engine.snapshot().edges[0].verdicts[ENFORCED].decision;
+    assert_eq!(decision(&mut engine), Decision::Denied);
+    engine.step(deny("other"));
+    assert_eq!(decision(&mut engine), Decision::Allowed);
+    engine.step(deny("db"));
+    assert_eq!(decision(&mut engine), Decision::Denied);
+}
+
+#[test]
 fn relabelled_pods_and_namespaces_are_judged_anew() {
     let from_a = json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": [{"from": [
         {"namespaceSelector": {"matchLabels": {"team": "a"}},
