@@ -26,8 +26,9 @@ const COVERAGE: [&str; 5] = [
 ];
 /// An input that takes more is a finding: a few kilobytes are no reason for either.
 const LIMITS: [&str; 2] = ["-timeout=5", "-rss_limit_mb=512"];
-/// The corpora are replayed by every test run and kept for ever: that many files, no more.
-const CORPUS_FILES_MAX: usize = 60;
+/// The corpora are replayed by every test run and kept for ever. The tests take ten files more, for
+/// what is found later.
+const CORPUS_FILES_MAX: usize = 50;
 
 /// The targets of the package in tests/fuzz.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -202,7 +203,7 @@ fn keep_found(places: &Places) -> anyhow::Result<usize> {
         fs::copy(file, scratch.join(file.file_name().unwrap_or_default()))?;
     }
     let mut command = engine(places);
-    command.args(["-merge=1", "-use_counters=0"]);
+    command.args(["-set_cover_merge=1", "-use_counters=0"]);
     command.arg(format!("-merge_control_file={}", reached.display()));
     command.args([&scratch, &places.found]);
     run::step("keep what is new", "what each found input reaches", &mut command)?;
