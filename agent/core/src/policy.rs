@@ -8,6 +8,7 @@
 use crate::flow::{End, Protocol};
 
 pub use self::compile::{compile, compile_object};
+pub use self::lint::{Finding, LintRule, Severity, lint};
 pub use self::profile::ProfileChoice;
 pub use self::rule::CompiledPolicy;
 pub use self::selection::Selection;
@@ -21,6 +22,7 @@ mod domain;
 mod effect;
 mod evaluate;
 mod labels;
+mod lint;
 mod pattern;
 mod profile;
 mod rule;

@@ -6,10 +6,12 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::Index;
 use super::pods::Holder;
 use super::service_facts::{PortFacts, ServiceFacts};
-use crate::flow::{End, Endpoint, PodIdentity, Protocol, Timestamp, UnknownEnd};
+use crate::flow::{End, Endpoint, PodIdentity, Protocol, ServiceIdentity, Timestamp, UnknownEnd};
 
 /// Whoever still holds an address holds it until the end of time, as far as is known.
 const NOW: Timestamp = Timestamp(u64::MAX);
@@ -30,6 +32,48 @@ impl Index {
     #[must_use]
     pub fn pod_named(&self, namespace: &str, name: &str) -> Option<&Arc<PodIdentity>> {
         self.pods.named(namespace, name)
+    }
+
+    /// Every pod that is there and has not ended, in no order.
+    pub fn pods_now(&self) -> impl Iterator<Item = &Arc<PodIdentity>> {
+        self.pods.now()
+    }
+
+    /// The wanted ports of every Service with their backends as of now, in the order of the
+    /// Services' names. Ports of protocols that policies cannot name are left out.
+    #[must_use]
+    pub fn service_ports_now(
+        &self,
+        wanted: impl Fn(Protocol, u16) -> bool,
+    ) -> Vec<(Protocol, ServiceIdentity)> {
+        let wanted = &wanted;
+        let all = self.services.all().flat_map(move |service| {
+            let ports = service.ports.iter().filter(|port| wanted(port.protocol, port.port));
+            ports.map(move |port| (port.protocol, self.service_identity_now(service, port, None)))
+        });
+        let mut all: Vec<_> = all.collect();
+        all.sort_by(|(a_protocol, a), (b_protocol, b)| {
+            let a = (&a.namespace, &a.name, a.port, a_protocol);
+            a.cmp(&(&b.namespace, &b.name, b.port, b_protocol))
+        });
+        all
+    }
+
+    /// The address ranges that nodes have for their pods, in no order.
+    pub fn pod_ranges(&self) -> impl Iterator<Item = &IpNet> {
+        self.nodes.pod_ranges()
+    }
+
+    /// The addresses of nodes, in no order.
+    pub fn node_addrs(&self) -> impl Iterator<Item = &IpAddr> {
+        self.nodes.addrs()
+    }
+
+    /// The Service with this address, whatever its ports: of several the first by name.
+    #[must_use]
+    pub fn service_with_addr(&self, addr: IpAddr) -> Option<(&str, &str)> {
+        let (service, _) = self.services.by_addr(addr.to_canonical(), 0, Protocol::TCP)?;
+        Some((&service.key.0, &service.key.1))
     }
 
     /// The Service of this name, for one of its ports.
@@ -80,12 +124,22 @@ impl Index {
         port: &PortFacts,
         addr: Option<IpAddr>,
     ) -> End {
+        let identity = self.service_identity_now(service, port, addr);
+        End { addr, endpoint: Endpoint::Service(Arc::new(identity)) }
+    }
+
+    fn service_identity_now(
+        &self,
+        service: &ServiceFacts,
+        port: &PortFacts,
+        addr: Option<IpAddr>,
+    ) -> ServiceIdentity {
         let of = |ipv6| self.service_identity(service, (Some(port), port.port), NOW, ipv6);
         let mut identity = of(addr.is_some_and(|addr| addr.is_ipv6()));
         // A Service without an address of its own leads to those of either family.
         if addr.is_none() && identity.backends.is_empty() {
             identity = of(true);
         }
-        End { addr, endpoint: Endpoint::Service(Arc::new(identity)) }
+        identity
     }
 }

@@ -183,6 +183,16 @@ impl Nodes {
         })
     }
 
+    /// The nodes' ranges for pods, in no order.
+    pub(super) fn pod_ranges(&self) -> impl Iterator<Item = &IpNet> {
+        self.ranges.keys()
+    }
+
+    /// The nodes' addresses, in no order.
+    pub(super) fn addrs(&self) -> impl Iterator<Item = &IpAddr> {
+        self.by_addr.keys()
+    }
+
     /// Entries, and how many were refused.
     pub(super) fn sizes(&self) -> (usize, u64) {
         (self.by_name.len(), self.refused)

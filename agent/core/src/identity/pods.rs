@@ -209,6 +209,11 @@ impl Pods {
             .map(|entry| &entry.identity)
     }
 
+    /// Every pod that is there and has not ended, in no order.
+    pub(super) fn now(&self) -> impl Iterator<Item = &Arc<PodIdentity>> {
+        self.by_uid.values().filter(|entry| entry.end.is_none()).map(|entry| &entry.identity)
+    }
+
     /// Entries with an object, entries without, and how many were refused.
     pub(super) fn sizes(&self) -> (usize, usize, u64) {
         (self.live(), self.gone.len(), self.refused)

@@ -34,7 +34,7 @@ pub(super) struct ServiceFacts {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct PortFacts {
     name: Arc<str>,
-    protocol: Protocol,
+    pub(super) protocol: Protocol,
     pub(super) port: u16,
     target: Target,
 }

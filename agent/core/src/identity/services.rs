@@ -154,6 +154,11 @@ impl Services {
         self.by_key.get(&key(namespace, name))
     }
 
+    /// Every Service, in no order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &ServiceFacts> {
+        self.by_key.values()
+    }
+
     /// What is behind a Service's port, for the family of the address that was asked.
     pub(super) fn backends<'a>(
         &self,

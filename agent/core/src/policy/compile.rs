@@ -4,11 +4,15 @@
 //! which the API server would refuse the object. It never repairs what the API server refuses, and
 //! never takes part of an object. What all kinds share is here, each kind has a file of its own.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::Rejection;
+use super::cidr::unmap;
 use super::labels::{is_subdomain, key_problem, value_problem};
-use super::rule::CompiledPolicy;
+use super::rule::{CompiledPolicy, Oddity, Remark};
 use super::selector::{Operator, Requirement, Selector};
 use crate::flow::Protocol;
 use crate::object::{LabelRequirement, LabelSelector, Object};
@@ -27,6 +31,8 @@ struct Refusals {
     all: Vec<Rejection>,
     /// What is not refused, but does not mean what it says.
     notices: Vec<Rejection>,
+    /// What means what it says, but says it oddly.
+    remarks: Vec<Remark>,
 }
 
 /// Compiles an object of any policy kind; none if it is no policy. `origin` is the set's member it
@@ -61,7 +67,7 @@ pub fn compile_object(
 impl Refusals {
     fn of(kind: PolicyKind, id: &str) -> Self {
         let object = format!("{} {id}", kind.name());
-        Self { object, all: Vec::new(), notices: Vec::new() }
+        Self { object, all: Vec::new(), notices: Vec::new(), remarks: Vec::new() }
     }
 
     fn add(&mut self, field: impl Into<String>, problem: impl Into<String>) {
@@ -72,6 +78,18 @@ impl Refusals {
     fn notice(&mut self, field: impl Into<String>, problem: impl Into<String>) {
         let (field, problem) = (field.into(), problem.into());
         self.notices.push(Rejection { object: self.object.clone(), field, problem });
+    }
+
+    fn remark(&mut self, field: impl Into<String>, oddity: Oddity) {
+        self.remarks.push(Remark { field: field.into(), oddity });
+    }
+
+    /// Remarks on a CIDR with host bits, which the API drops without a word.
+    fn remark_host_bits(&mut self, field: &str, written: &str, read: IpNet) {
+        let address = written.split('/').next().unwrap_or_default().parse::<IpAddr>();
+        if address.is_ok_and(|address| unmap(address) != read.addr()) {
+            self.remark(field, Oddity::HostBits { written: written.to_owned(), read });
+        }
     }
 
     fn check_name(&mut self, name: &str) {

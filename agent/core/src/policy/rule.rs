@@ -38,6 +38,24 @@ pub struct CompiledPolicy {
     /// The same for egress.
     pub(super) egress: Option<Box<[Rule]>>,
     pub(super) notices: Box<[Rejection]>,
+    pub(super) remarks: Box<[Remark]>,
+}
+
+/// What is written otherwise than it is read. Nobody refuses it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Remark {
+    /// "spec.ingress[0].from[1].ipBlock.cidr".
+    pub(super) field: String,
+    pub(super) oddity: Oddity,
+}
+
+/// What is odd about it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Oddity {
+    /// A CIDR whose address is not its network's.
+    HostBits { written: String, read: IpNet },
+    /// Rules of a direction that `policyTypes` does not name.
+    RulesWithoutType(Direction),
 }
 
 /// One item of `ingress` or `egress`: a peer and a port must match, where they are given.

@@ -211,6 +211,11 @@ impl Selection {
         self.namespaces.get(name).map(|labels| &**labels)
     }
 
+    /// The labels of every node that was seen, in no order.
+    pub(super) fn nodes_labels(&self) -> impl ExactSizeIterator<Item = &Labels> {
+        self.nodes.values().map(|labels| &**labels)
+    }
+
     /// A node's labels, sorted by key; none if it was never seen.
     pub(super) fn node_labels(&self, name: &str) -> Option<&Labels> {
         self.nodes.get(name).map(|labels| &**labels)

@@ -56,6 +56,11 @@ impl Selector {
         Self { requirements: requirements.into() }
     }
 
+    /// What must hold, sorted.
+    pub(crate) fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
     /// Whether it requires nothing.
     pub(crate) fn is_everything(&self) -> bool {
         self.requirements.is_empty()

@@ -7,8 +7,10 @@
 mod allocation;
 mod cluster;
 mod items;
+mod lint;
 mod random;
 mod refused;
+mod shop;
 mod slow;
 mod undecided;
 mod world;

@@ -69,6 +69,7 @@ pub(super) fn compile(
         ingress,
         egress,
         notices: refusals.notices.into(),
+        remarks: refusals.remarks.into(),
     })
 }
 

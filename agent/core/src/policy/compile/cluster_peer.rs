@@ -321,7 +321,10 @@ fn compile_networks(networks: &[String], path: &str, refusals: &mut Refusals) ->
     for (index, text) in networks.iter().enumerate() {
         // Unlike the NetworkPolicies of old, these were never accepted with leading zeros.
         match text.parse::<IpNet>() {
-            Ok(net) => blocks.push(Block { net: net.trunc(), except: [].into() }),
+            Ok(net) => {
+                refusals.remark_host_bits(&format!("{path}[{index}]"), text, net.trunc());
+                blocks.push(Block { net: net.trunc(), except: [].into() });
+            }
             Err(_) => {
                 let problem = format!("{text:?} is no CIDR, such as 10.0.0.0/8");
                 refusals.add(format!("{path}[{index}]"), problem);

@@ -62,6 +62,7 @@ pub(super) fn compile(
         ingress,
         egress,
         notices: refusals.notices.into(),
+        remarks: refusals.remarks.into(),
     })
 }
 

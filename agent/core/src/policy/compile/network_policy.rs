@@ -9,10 +9,10 @@ use super::super::Rejection;
 use super::super::cidr::parse_cidr;
 use super::super::labels::{is_dns_label, port_name_problem};
 use super::super::pattern::{NamespaceChoice, Pattern, Role};
-use super::super::rule::{Block, CompiledPolicy, Peer, Peers, PortChoice, PortRule, Rule};
+use super::super::rule::{Block, CompiledPolicy, Oddity, Peer, Peers, PortChoice, PortRule, Rule};
 use super::super::selector::Selector;
 use super::{Refusals, compile_selector, port_number, protocol_named};
-use crate::flow::Protocol;
+use crate::flow::{Direction, Protocol};
 use crate::object::{IntOrString, IpBlock, LabelSelector, NetworkPolicy, PolicyPeer, PolicyPort};
 use crate::verdict::{Action, PolicyKind, Tier};
 
@@ -69,6 +69,14 @@ pub fn compile(policy: &NetworkPolicy, origin: Arc<str>) -> Result<CompiledPolic
         [] => !egress.is_empty(),
         types => types.iter().any(|each| each == "Egress"),
     };
+    for (isolates, rules, direction, field) in [
+        (isolates_ingress, &ingress, Direction::Ingress, "spec.ingress"),
+        (isolates_egress, &egress, Direction::Egress, "spec.egress"),
+    ] {
+        if !isolates && !rules.is_empty() {
+            refusals.remark(field, Oddity::RulesWithoutType(direction));
+        }
+    }
     Ok(CompiledPolicy {
         tier: Tier::NetworkPolicy,
         priority: 0,
@@ -79,6 +87,7 @@ pub fn compile(policy: &NetworkPolicy, origin: Arc<str>) -> Result<CompiledPolic
         id: id.into(),
         subject: Pattern::unlinked(Role::Subject, NamespaceChoice::Only(own), subject),
         notices: refusals.notices.into(),
+        remarks: refusals.remarks.into(),
         ingress: isolates_ingress.then(|| ingress.into()),
         egress: isolates_egress.then(|| egress.into()),
     })
@@ -150,8 +159,9 @@ fn compile_peer(
 fn compile_block(block: &IpBlock, path: &str, refusals: &mut Refusals) -> Option<Peer> {
     let field = format!("{path}.ipBlock.cidr");
     let net = parse_cidr(&block.cidr);
-    if net.is_none() {
-        refusals.add(field, format!("{:?} is no CIDR, such as 10.0.0.0/8", block.cidr));
+    match net {
+        None => refusals.add(field, format!("{:?} is no CIDR, such as 10.0.0.0/8", block.cidr)),
+        Some(net) => refusals.remark_host_bits(&field, &block.cidr, net),
     }
     let mut except = Vec::new();
     for (index, text) in block.except.iter().enumerate() {
@@ -164,7 +174,10 @@ fn compile_block(block: &IpBlock, path: &str, refusals: &mut Refusals) -> Option
                 let problem = format!("{text:?} must be a strict subset of cidr {:?}", block.cidr);
                 refusals.add(field, problem);
             }
-            (Some(inner), _) => except.push(inner),
+            (Some(inner), _) => {
+                refusals.remark_host_bits(&field, text, inner);
+                except.push(inner);
+            }
         }
     }
     except.sort();
