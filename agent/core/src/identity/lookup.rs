@@ -40,7 +40,7 @@ impl Index {
     }
 
     /// The wanted ports of every Service with their backends as of now, in the order of the
-    /// Services' names. Ports of protocols that policies cannot name are left out.
+    /// Services' names.
     #[must_use]
     pub fn service_ports_now(
         &self,
@@ -64,7 +64,7 @@ impl Index {
         self.nodes.pod_ranges()
     }
 
-    /// The addresses of nodes, in no order.
+    /// The addresses that the cluster gives its nodes, in no order.
     pub fn node_addrs(&self) -> impl Iterator<Item = &IpAddr> {
         self.nodes.addrs()
     }

@@ -188,7 +188,8 @@ impl Nodes {
         self.ranges.keys()
     }
 
-    /// The nodes' addresses, in no order.
+    /// The addresses that the cluster gives its nodes, in no order: without this node's bridges,
+    /// which are in its range for pods.
     pub(super) fn addrs(&self) -> impl Iterator<Item = &IpAddr> {
         self.by_addr.keys()
     }

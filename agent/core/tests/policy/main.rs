@@ -8,6 +8,7 @@ mod allocation;
 mod cluster;
 mod items;
 mod lint;
+mod lint_random;
 mod random;
 mod refused;
 mod shop;

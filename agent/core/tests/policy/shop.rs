@@ -112,7 +112,7 @@ fn object(line: &str) -> Object {
     }
 }
 
-fn index(lines: &str) -> Index {
+pub(crate) fn index(lines: &str) -> Index {
     let mut index = Index::default();
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         index.apply(&Change::Applied(object(line)), Timestamp(1));
