@@ -406,6 +406,16 @@ fn egress_without_dns() {
     let dns =
         "kube-system/p: {podSelector: {matchLabels: {k8s-app: kube-dns}}, policyTypes: [Egress]}";
     check(dns, &[]);
+    // What the DNS may do for itself says nothing of those beside it.
+    let beside = SHOP.to_owned() + "pod kube-system/app 10.0.1.9 z=1";
+    let line = "warning egress-without-dns NetworkPolicy kube-system/p spec.egress: isolates pods \
+                for egress that nothing lets ask DNS by UDP: kube-system/app";
+    check_in(
+        &beside,
+        "kube-system/p: {podSelector: {matchExpressions: [{key: app, \
+                       operator: DoesNotExist}]}, policyTypes: [Egress]}",
+        &[line],
+    );
 }
 
 #[test]
@@ -450,6 +460,9 @@ fn ambient_meshes_without_their_tunnel() {
     // The tunnel for all is a policy of its own.
     let tunnel = "\nshop/tunnel: {podSelector: {}, ingress: [{ports: [{port: 15008}]}]}";
     check_in(&mesh, &(from(cart, "{port: 8080}") + tunnel), &[]);
+    let for_others = "\nshop/tunnel: {podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: \
+                      {app: web}}}], ports: [{port: 15008}]}]}";
+    check_in(&mesh, &(from(cart, "{port: 8080}") + for_others), &[line]);
     // Who is not in the mesh comes in by the real port, and where nothing is open nobody comes.
     check_in(&mesh, &from("{ipBlock: {cidr: 172.16.0.0/12}}", "{port: 8080}"), &[]);
     let outside = "{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: other}}}";
@@ -485,4 +498,7 @@ fn blocks_that_lead_into_the_cluster() {
                    before policies are asked, the block never matches";
     check(&block("10.96.0.2/32"), &[&line("block-holds-service", problem)]);
     check(&block("10.96.0.0/24"), &[]);
+    // Nodes and pods have addresses of one network.
+    let flat = SHOP.replace("192.168.0.1 10.0.1.0/24", "10.0.9.1 10.0.1.0/24");
+    check_in(&flat, &block("10.0.0.0/16"), &[]);
 }
