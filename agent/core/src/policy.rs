@@ -8,9 +8,9 @@
 use crate::flow::{End, Protocol};
 
 pub use self::compile::{compile, compile_object};
+pub use self::compiled::CompiledPolicy;
 pub use self::lint::{Finding, LintRule, Severity, lint};
 pub use self::profile::ProfileChoice;
-pub use self::rule::CompiledPolicy;
 pub use self::selection::Selection;
 pub use self::selector::Labels;
 pub use self::set::PolicySet;
@@ -18,6 +18,7 @@ pub use self::set::PolicySet;
 mod case;
 mod cidr;
 mod compile;
+mod compiled;
 mod domain;
 mod effect;
 mod evaluate;

@@ -11,8 +11,8 @@ use ipnet::IpNet;
 
 use super::Rejection;
 use super::cidr::unmap;
+use super::compiled::{CompiledPolicy, Oddity, Remark};
 use super::labels::{is_subdomain, key_problem, value_problem};
-use super::rule::{CompiledPolicy, Oddity, Remark};
 use super::selector::{Operator, Requirement, Selector};
 use crate::flow::Protocol;
 use crate::object::{LabelRequirement, LabelSelector, Object};

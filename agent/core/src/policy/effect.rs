@@ -6,9 +6,8 @@
 use std::fmt::Display;
 use std::sync::Arc;
 
-use super::rule::{
-    Answer, CompiledPolicy, Peer, Peers, PortChoice, PortRule, Question, Rule, nearer,
-};
+use super::compiled::CompiledPolicy;
+use super::rule::{Answer, Peer, Peers, PortChoice, PortRule, Question, Rule, nearer};
 use crate::flow::Protocol;
 use crate::verdict::{Action, Effect, PolicyKind, RuleMatch, Tier};
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::world::World;
-use super::rule::CompiledPolicy;
+use super::compiled::CompiledPolicy;
 use super::{PolicySet, Rejection};
 use crate::flow::{Direction, Protocol};
 use crate::identity::Index;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use foldhash::{HashMap, HashSet};
 
 use super::pattern::{Linked, NamespaceChoice, Pattern, PatternId, Role};
-use super::rule::CompiledPolicy;
 use super::selector::{Known, Labels, NAMESPACE_NAME_KEY, Selector};
 use crate::flow::{End, Endpoint, PodIdentity};
 
@@ -122,17 +121,12 @@ impl Selection {
         self.nodes.len() < before
     }
 
-    /// Numbers a policy's patterns, so that sets that hold it are judged by looking up. A policy
-    /// belongs to the selection it was linked into and must be judged with no other one.
-    #[must_use]
-    pub fn link(&mut self, mut policy: CompiledPolicy) -> Arc<CompiledPolicy> {
-        policy.for_each_pattern(|linked| {
-            *linked = match self.patterns.all.get_key_value(&linked.pattern) {
-                Some((pattern, id)) => Linked { id: Some(*id), pattern: pattern.clone() },
-                None => self.add(&linked.pattern),
-            };
-        });
-        Arc::new(policy)
+    /// The pattern with its number here, which it gets if it has none.
+    pub(super) fn link_pattern(&mut self, pattern: &Arc<Pattern>) -> Linked {
+        match self.patterns.all.get_key_value(pattern) {
+            Some((pattern, id)) => Linked { id: Some(*id), pattern: pattern.clone() },
+            None => self.add(pattern),
+        }
     }
 
     /// Looks up once, and for all later flows, what holds of this pod. Nothing if it is known

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
+use super::compiled::CompiledPolicy;
 use super::pattern::PatternId;
-use super::rule::CompiledPolicy;
 use super::selection::{Identity, Selection};
 use super::selector::Known;
 use crate::flow::PodIdentity;

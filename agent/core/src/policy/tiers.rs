@@ -7,9 +7,10 @@
 //! only if they end differently. Rules that no order is given for are never ordered by chance.
 
 use super::case::{Case, Side};
+use super::compiled::CompiledPolicy;
 use super::effect::Sink;
 use super::profile::{DenialChoice, PeerChoice};
-use super::rule::{Answer, CompiledPolicy, Question};
+use super::rule::{Answer, Question};
 use super::selection::Identity;
 use super::selector::Known;
 use crate::flow::{Direction, End, PodIdentity, Protocol};

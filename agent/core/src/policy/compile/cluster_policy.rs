@@ -5,8 +5,9 @@
 use std::sync::Arc;
 
 use super::super::Rejection;
+use super::super::compiled::CompiledPolicy;
 use super::super::labels::port_name_problem;
-use super::super::rule::{CompiledPolicy, PortChoice, PortRule, Rule};
+use super::super::rule::{PortChoice, PortRule, Rule};
 use super::cluster_peer::{
     FailsClosed, RuleParts, Version, compile_ports, compile_priority, compile_subject,
     fails_closed, names,

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::super::Rejection;
 use super::super::cidr::parse_cidr;
+use super::super::compiled::{CompiledPolicy, Oddity};
 use super::super::labels::{is_dns_label, port_name_problem};
 use super::super::pattern::{NamespaceChoice, Pattern, Role};
-use super::super::rule::{Block, CompiledPolicy, Oddity, Peer, Peers, PortChoice, PortRule, Rule};
+use super::super::rule::{Block, Peer, Peers, PortChoice, PortRule, Rule};
 use super::super::selector::Selector;
 use super::{Refusals, compile_selector, port_number, protocol_named};
 use crate::flow::{Direction, Protocol};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::super::rule::CompiledPolicy;
+use super::super::compiled::CompiledPolicy;
 use super::cover::may_admit;
 use super::world::{Class, GroupId, World, end_of, some_of};
 use super::{Findings, LintRule, Said};

@@ -4,8 +4,9 @@
 //! but not at the tunnel's. Istio's documentation, "Ambient and Kubernetes NetworkPolicy": policies
 //! see TCP 15008, and the real port is known only inside of the pod.
 
+use super::super::compiled::CompiledPolicy;
 use super::super::pattern::Linked;
-use super::super::rule::{CompiledPolicy, Peer, Peers, PortChoice, Rule};
+use super::super::rule::{Peer, Peers, PortChoice, Rule};
 use super::super::selector::Labels;
 use super::cover::{covers_peers, may_admit};
 use super::world::{Class, GroupId, World, some_of};

@@ -4,8 +4,9 @@
 //! priority. It compares policies by their words, and of pods only which are subjects of both. Only
 //! one rule that covers another alone is seen, not several that do so together.
 
+use super::super::compiled::CompiledPolicy;
 use super::super::pattern::Linked;
-use super::super::rule::{CompiledPolicy, Peer, Peers, Rule};
+use super::super::rule::{Peer, Peers, Rule};
 use super::cover::{covers_pattern, covers_rule, overlap_blocks, overlap_names, overlap_ports};
 use super::world::{GroupId, World};
 use super::{Findings, LintRule, Said, object_name, rule_field};

@@ -3,8 +3,9 @@
 //! In: the world as it is. Out: findings about subjects, peers and named ports. It says nothing of
 //! selectors that ask for nothing: all pods of a namespace without pods is no mistake.
 
+use super::super::compiled::CompiledPolicy;
 use super::super::pattern::{Linked, NamespaceChoice, Pattern};
-use super::super::rule::{CompiledPolicy, Peer, Peers, PortChoice, PortRule, Rule};
+use super::super::rule::{Peer, Peers, PortChoice, PortRule, Rule};
 use super::super::selector::{Known, Selector};
 use super::cover::contradiction;
 use super::world::{GroupId, World, peers, rules, some_of};

@@ -8,7 +8,8 @@ use std::cell::LazyCell;
 
 use foldhash::{HashMap, HashSet};
 
-use super::super::rule::{CompiledPolicy, PortChoice, Rule};
+use super::super::compiled::CompiledPolicy;
+use super::super::rule::{PortChoice, Rule};
 use super::cover::may_admit;
 use super::world::{GroupId, World, end_of};
 use super::{Findings, LintRule, Said, name_of, port_field};

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use foldhash::HashMap;
 
 use super::super::PolicySet;
+use super::super::compiled::CompiledPolicy;
 use super::super::pattern::{Linked, NamespaceChoice, Pattern};
-use super::super::rule::{CompiledPolicy, Peer, Peers, Rule};
+use super::super::rule::{Peer, Peers, Rule};
 use super::super::selection::Selection;
 use super::super::selector::{Known, Labels};
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Protocol};

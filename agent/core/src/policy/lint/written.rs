@@ -2,8 +2,9 @@
 //!
 //! In: what compiling remarked, and selectors. Out: findings. It looks at no pod.
 
+use super::super::compiled::Oddity;
 use super::super::pattern::{Linked, NamespaceChoice, Pattern};
-use super::super::rule::{Oddity, Peer};
+use super::super::rule::Peer;
 use super::super::selector::Selector;
 use super::cover::contradiction;
 use super::world::{World, peers, rules};
