@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 mod agent;
+pub mod check;
 pub mod doctor;
 pub mod explain;
 pub mod flows;
@@ -71,6 +72,8 @@ enum Command {
     Flows(flows::Args),
     /// Report what was observed
     Report(report::Args),
+    /// Say whether policies are safe to apply: the gate, by evidence and by lint
+    Check(check::Args),
     /// Explain one connection, or many: every rule that decided
     Explain(explain::Args),
 }
@@ -98,6 +101,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Flows(args) => flows::run(args),
         Command::Report(args) => report::run(args),
+        Command::Check(args) => check::run(args),
         Command::Explain(args) => explain::run(args),
     };
     done.unwrap_or_else(|error| {

@@ -7,6 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+mod check;
+
 const DENIED: &str = "\
 pod shop/web-0 -> service shop/api port 80, TCP
 denied under policy set new, profile common: ingress: isolated by shop/api-only; nearest is rule 0 of shop/api-only: the peer's pod labels differ

@@ -13,7 +13,7 @@ use crate::flow::{Direction, End, Endpoint, Outcome, PodIdentity, UnknownEnd};
 use crate::identity::Resolved;
 use crate::record::{Counts, FlowRecord};
 use crate::snapshot::{Edge, EdgeEnd, EdgeKey};
-use crate::verdict::{Decision, Delta, Verdict};
+use crate::verdict::{Delta, Verdict};
 
 /// Edges counted at once. Records of further ones are refused and counted.
 pub const EDGES_MAX: usize = 65_536;
@@ -222,16 +222,16 @@ impl Entry {
         for sample in &self.samples {
             let Some(base) = sample.verdicts.first() else { continue };
             for (position, (name, verdict)) in sets.iter().zip(&sample.verdicts).enumerate() {
-                let known = verdicts.get(name).map(|known| decision_rank(known.decision));
-                if known.is_none_or(|known| decision_rank(verdict.decision) > known) {
+                let known = verdicts.get(name).map(|known| known.decision.severity());
+                if known.is_none_or(|known| verdict.decision.severity() > known) {
                     verdicts.insert(name.clone(), verdict.clone());
                 }
                 if position == 0 {
                     continue;
                 }
                 let delta = Delta::between(base.decision, verdict.decision);
-                let known = deltas.get(name).map(|known| delta_rank(*known));
-                if known.is_none_or(|known| delta_rank(delta) > known) {
+                let known = deltas.get(name).map(|known| known.severity());
+                if known.is_none_or(|known| delta.severity() > known) {
                     deltas.insert(name.clone(), delta);
                 }
             }
@@ -240,25 +240,6 @@ impl Entry {
         edge.verdicts = verdicts;
         edge.deltas = deltas;
         self.stale = false;
-    }
-}
-
-fn decision_rank(decision: Decision) -> u8 {
-    match decision {
-        Decision::Exempt => 0,
-        Decision::Allowed => 1,
-        Decision::Undecidable => 2,
-        Decision::Denied => 3,
-    }
-}
-
-fn delta_rank(delta: Delta) -> u8 {
-    match delta {
-        Delta::UnchangedAllowed => 0,
-        Delta::NewlyAllowed => 1,
-        Delta::UnchangedDenied => 2,
-        Delta::Undecidable => 3,
-        Delta::NewlyDenied => 4,
     }
 }
 

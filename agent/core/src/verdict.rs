@@ -32,6 +32,17 @@ impl Decision {
             (Self::Allowed | Self::Exempt, Self::Allowed | Self::Exempt) => Self::Allowed,
         }
     }
+
+    /// How bad it is, where several pairs of pods stand for one edge and the worst one speaks.
+    #[must_use]
+    pub const fn severity(self) -> u8 {
+        match self {
+            Self::Exempt => 0,
+            Self::Allowed => 1,
+            Self::Undecidable => 2,
+            Self::Denied => 3,
+        }
+    }
 }
 
 /// Why a side decided as it did. Also a metric label, so the list is closed.
@@ -324,6 +335,18 @@ impl Delta {
             (Denied, Allowed | Exempt) => Self::NewlyAllowed,
             (Allowed | Exempt, Denied) => Self::NewlyDenied,
             (Allowed | Exempt, Allowed | Exempt) => Self::UnchangedAllowed,
+        }
+    }
+
+    /// How bad it is, where several pairs of pods stand for one edge and the worst one speaks.
+    #[must_use]
+    pub const fn severity(self) -> u8 {
+        match self {
+            Self::UnchangedAllowed => 0,
+            Self::NewlyAllowed => 1,
+            Self::UnchangedDenied => 2,
+            Self::Undecidable => 3,
+            Self::NewlyDenied => 4,
         }
     }
 }

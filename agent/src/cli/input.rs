@@ -3,6 +3,7 @@
 //! In: paths and names. Out: the declared cluster with its policy sets, with every problem told on
 //! stderr. It decides nothing: what a problem costs is up to the command.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use parapet_core::object::{Change, Kind, ObjectRef};
 use parapet_core::policy::PolicySet;
 use parapet_core::verdict::Profile;
 
-use crate::manifests::{self, Loaded};
+use crate::manifests::{self, Loaded, Problem};
 use crate::runtime::CandidateSource;
 
 /// `NAME=PATH`: a named set of policies that are not applied yet.
@@ -93,7 +94,25 @@ pub struct Declared {
     pub sets: PolicySets,
     /// What could not be read, or would be refused: it is not judged.
     pub problems: usize,
+    /// What was read for it: the manifests first, then each candidate. Empty if it was read
+    /// elsewhere.
+    pub sources: Vec<Source>,
     objects: usize,
+}
+
+/// What became of the files of the manifests or of one candidate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// The candidate's name; none for the manifests.
+    pub policy_set: Option<Arc<str>>,
+    /// Whether there are any: a candidate may do nothing but remove.
+    pub has_paths: bool,
+    /// Network policies that could be read, of the kinds that are judged.
+    pub policies: usize,
+    /// What could not be read.
+    pub problems: Vec<Problem>,
+    /// Kinds that were left out, as "Secret (v1)", and how many there were.
+    pub skipped: BTreeMap<String, u64>,
 }
 
 /// Names that mean something else already.
@@ -210,10 +229,12 @@ impl Declared {
         let (cluster, mut whole) = load(manifests);
         let mut declared = Self::of(&cluster);
         declared.problems = cluster.problems.len();
+        declared.sources.push(Source::of(None, manifests, &cluster));
         for CandidateSource { name, paths, removed } in candidates {
             let (loaded, candidate_whole) = load(paths);
             whole &= candidate_whole;
             declared.problems += loaded.problems.len();
+            declared.sources.push(Source::of(Some(name.clone()), paths, &loaded));
             let candidate = engine::Candidate { objects: loaded.objects, removed: removed.clone() };
             declared.sets.candidate(name, &candidate, declared.index.selection_mut());
         }
@@ -267,6 +288,18 @@ impl Declared {
             let known: Vec<&str> = self.sets.names().iter().map(|name| &**name).collect();
             anyhow::anyhow!("{name}: there is no such policy set; known: {}", known.join(", "))
         })
+    }
+}
+
+impl Source {
+    fn of(policy_set: Option<Arc<str>>, paths: &[PathBuf], loaded: &Loaded) -> Self {
+        Self {
+            policy_set,
+            has_paths: !paths.is_empty(),
+            policies: loaded.objects.iter().filter(|object| object.kind().is_policy()).count(),
+            problems: loaded.problems.clone(),
+            skipped: loaded.skipped.clone(),
+        }
     }
 }
 

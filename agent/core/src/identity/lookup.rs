@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use super::Index;
 use super::pods::Holder;
 use super::service_facts::{PortFacts, ServiceFacts};
-use crate::flow::{End, Endpoint, PodIdentity, Protocol, ServiceIdentity, Timestamp, UnknownEnd};
+use crate::flow::{
+    End, Endpoint, PodIdentity, Protocol, ServiceIdentity, Timestamp, UnknownEnd, Workload,
+};
 
 /// Whoever still holds an address holds it until the end of time, as far as is known.
 const NOW: Timestamp = Timestamp(u64::MAX);
@@ -90,6 +92,48 @@ impl Index {
         let addrs = &service.addrs;
         let addr = addrs.iter().find(|addr| addr.is_ipv4()).or_else(|| addrs.first()).copied();
         Ok(self.service_end_now(service, port, addr))
+    }
+
+    /// Every Service end of this name that leads to a port of its backends, or has the port itself
+    /// where its backends do not agree on one: what a flow that was seen with this target port may
+    /// have asked for.
+    ///
+    /// # Errors
+    /// If it is not there, or none of its ports leads there.
+    pub fn services_reaching(
+        &self,
+        (namespace, name): (&str, &str),
+        (port, protocol): (u16, Protocol),
+    ) -> Result<Vec<End>, NotAnEnd> {
+        let service = self.services.named(namespace, name).ok_or(NotAnEnd::NoSuchObject)?;
+        let addrs = &service.addrs;
+        let addr = addrs.iter().find(|addr| addr.is_ipv4()).or_else(|| addrs.first()).copied();
+        let mut ends = Vec::new();
+        for known in service.ports.iter().filter(|known| known.protocol == protocol) {
+            let end = self.service_end_now(service, known, addr);
+            let Endpoint::Service(identity) = &end.endpoint else { continue };
+            let mut targets = identity.backends.iter().map(|(_, target)| *target);
+            let agreed = targets.next().filter(|first| targets.all(|target| target == *first));
+            if agreed.unwrap_or(known.port) == port {
+                ends.push(end);
+            }
+        }
+        if ends.is_empty() { Err(NotAnEnd::NoSuchPort) } else { Ok(ends) }
+    }
+
+    /// The pods of a workload that may have traffic now, in the order of their UIDs.
+    pub fn pods_of(
+        &self,
+        namespace: &str,
+        workload: &Workload,
+    ) -> impl Iterator<Item = &Arc<PodIdentity>> {
+        self.pods.running(namespace).filter(move |pod| pod.workload == *workload)
+    }
+
+    /// The addresses of a node, as the cluster says them; none for a node that is not there.
+    #[must_use]
+    pub fn addrs_of_node(&self, name: &str) -> &[IpAddr] {
+        self.nodes.addrs_of(name)
     }
 
     /// Who is at an address now, if a connection to it is opened: a Service with this port first.

@@ -166,6 +166,11 @@ impl Nodes {
         listed.iter().chain(&self.own.addrs).find(|addr| addr.is_ipv6() == ipv6).copied()
     }
 
+    /// The addresses that the cluster says this node has.
+    pub(super) fn addrs_of(&self, name: &str) -> &[IpAddr] {
+        self.by_name.get(name).map_or(&[][..], |node| &node.addrs)
+    }
+
     /// The node with this address: of several the first by name, so that there is one answer. What
     /// this node says of itself is surer than what the cluster says of any.
     pub(super) fn by_addr(&self, addr: IpAddr) -> Option<&Arc<str>> {
