@@ -209,7 +209,8 @@ pub enum Profile {
 pub struct Effect {
     /// `namespace/name` of the policy, or its name alone if it is cluster-scoped.
     pub policy: Arc<str>,
-    /// Which API it is of.
+    /// Which API it is of. Reports of before there were several do not say it.
+    #[serde(default)]
     pub kind: PolicyKind,
     /// The set's member it came from: "enforced" or the candidate's name.
     pub origin: Arc<str>,
@@ -218,6 +219,7 @@ pub struct Effect {
     /// Index of the rule in its list; none if the policy has no rule in this direction.
     pub rule: Option<usize>,
     /// What the rule does with what it matches.
+    #[serde(default)]
     pub action: Action,
     /// Whether it matched, or what did not.
     pub matched: RuleMatch,
@@ -227,9 +229,12 @@ pub struct Effect {
 }
 
 /// The API a policy is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[expect(missing_docs, reason = "the names of the API")]
 pub enum PolicyKind {
+    #[default]
     NetworkPolicy,
     ClusterNetworkPolicy,
     AdminNetworkPolicy,
@@ -250,10 +255,13 @@ impl PolicyKind {
 }
 
 /// What a rule does with what it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Lets it pass: every rule of a NetworkPolicy, "Allow" and "Accept" elsewhere.
+    #[default]
     Allow,
     /// Denies it, whatever the tiers below say.
     Deny,
