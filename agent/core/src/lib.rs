@@ -9,6 +9,7 @@ pub mod engine;
 pub mod flow;
 pub mod identity;
 pub mod ledger;
+pub mod lint;
 pub mod object;
 pub mod policy;
 pub mod record;

@@ -19,36 +19,36 @@ use crate::verdict::{PolicyKind, Tier};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CompiledPolicy {
     // The order of the fields is the order of policies within a tier: precedence first.
-    pub(super) tier: Tier,
+    pub(crate) tier: Tier,
     /// Lower is asked first. 0 for NetworkPolicy v1, which knows no order.
-    pub(super) priority: u16,
+    pub(crate) priority: u16,
     /// Empty for cluster-scoped kinds.
-    pub(super) namespace: Arc<str>,
-    pub(super) name: Arc<str>,
-    pub(super) kind: PolicyKind,
-    pub(super) origin: Arc<str>,
-    pub(super) id: Arc<str>,
-    pub(super) subject: Linked,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) name: Arc<str>,
+    pub(crate) kind: PolicyKind,
+    pub(crate) origin: Arc<str>,
+    pub(crate) id: Arc<str>,
+    pub(crate) subject: Linked,
     /// None: does not speak of this direction. A NetworkPolicy isolates where it has rules, even
     /// if none.
-    pub(super) ingress: Option<Box<[Rule]>>,
+    pub(crate) ingress: Option<Box<[Rule]>>,
     /// The same for egress.
-    pub(super) egress: Option<Box<[Rule]>>,
-    pub(super) notices: Box<[Rejection]>,
-    pub(super) remarks: Box<[Remark]>,
+    pub(crate) egress: Option<Box<[Rule]>>,
+    pub(crate) notices: Box<[Rejection]>,
+    pub(crate) remarks: Box<[Remark]>,
 }
 
 /// What is written otherwise than it is read. Nobody refuses it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Remark {
-    /// "spec.ingress[0].from[1].ipBlock.cidr".
-    pub(super) field: String,
-    pub(super) oddity: Oddity,
+pub(crate) struct Remark {
+    /// `spec.ingress[0].from[1].ipBlock.cidr`.
+    pub(crate) field: String,
+    pub(crate) oddity: Oddity,
 }
 
 /// What is odd about it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Oddity {
+pub(crate) enum Oddity {
     /// A CIDR whose address is not its network's.
     HostBits { written: String, read: IpNet },
     /// Rules of a direction that `policyTypes` does not name.
@@ -116,7 +116,7 @@ impl CompiledPolicy {
         self.rules(direction).is_some()
     }
 
-    pub(super) fn selects_known(
+    pub(crate) fn selects_known(
         &self,
         selection: &Selection,
         identity: Option<&Identity>,
@@ -135,14 +135,14 @@ impl CompiledPolicy {
         }
     }
 
-    pub(super) fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+    pub(crate) fn rules(&self, direction: Direction) -> Option<&[Rule]> {
         match direction {
             Direction::Ingress => self.ingress.as_deref(),
             Direction::Egress => self.egress.as_deref(),
         }
     }
 
-    pub(super) fn for_each_pattern(&mut self, mut f: impl FnMut(&mut Linked)) {
+    pub(crate) fn for_each_pattern(&mut self, mut f: impl FnMut(&mut Linked)) {
         f(&mut self.subject);
         let rules = [&mut self.ingress, &mut self.egress].into_iter().flatten();
         for rule in rules.flat_map(|rules| rules.iter_mut()) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// "example.org", or "*.example.org" for all names below it but not itself.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct DomainName {
+pub(crate) struct DomainName {
     /// Lower case, without a trailing dot and without the wildcard.
     name: Arc<str>,
     below: bool,
@@ -16,7 +16,7 @@ pub(super) struct DomainName {
 
 impl DomainName {
     /// None: the CRD's pattern does not hold. At least two labels, of letters, digits, '-' and '_'.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let (below, name) = match text.strip_prefix("*.") {
             Some(name) => (true, name),
             None => (false, text),
@@ -28,7 +28,7 @@ impl DomainName {
     }
 
     /// Whether this name is meant, in whatever case it was written, with a trailing dot or without.
-    pub(super) fn matches(&self, name: &str) -> bool {
+    pub(crate) fn matches(&self, name: &str) -> bool {
         let name = name.strip_suffix('.').unwrap_or(name).as_bytes();
         let own = self.name.as_bytes();
         if !self.below {

@@ -16,7 +16,7 @@ use crate::verdict::{Action, Effect, PolicyKind, RuleMatch, Tier};
 const DEFAULT_DENY: &str = "default-deny";
 
 /// Takes the effects, or drops them.
-pub(super) trait Sink {
+pub(crate) trait Sink {
     /// Whether evaluation goes on after the answer is known, for the effects' sake.
     const TAKES: bool;
     /// A policy that selects the subject has no rule in this direction.
@@ -32,11 +32,11 @@ pub(super) trait Sink {
 }
 
 /// Drops them.
-pub(super) struct Nothing;
+pub(crate) struct Nothing;
 
 /// Takes them.
 #[derive(Clone, Debug)]
-pub(super) struct Effects {
+pub(crate) struct Effects {
     taken: Vec<Effect>,
     /// Whether to tell of each miss what the rule asks for.
     wanted: bool,
@@ -51,11 +51,11 @@ impl Sink for Nothing {
 }
 
 impl Effects {
-    pub(super) fn new(wanted: bool) -> Self {
+    pub(crate) fn new(wanted: bool) -> Self {
         Self { taken: Vec::new(), wanted }
     }
 
-    pub(super) fn taken(self) -> Vec<Effect> {
+    pub(crate) fn taken(self) -> Vec<Effect> {
         self.taken
     }
 }

@@ -11,36 +11,36 @@ use super::selector::{Known, Labels, Selector};
 
 /// A pattern's number in the selection it is linked into. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct PatternId(pub(super) u32);
+pub(crate) struct PatternId(pub(crate) u32);
 
 /// Pods of some namespaces with some labels. Two are equal if they mean the same by the same words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Pattern {
-    pub(super) role: Role,
-    pub(super) namespaces: NamespaceChoice,
-    pub(super) pods: Selector,
+pub(crate) struct Pattern {
+    pub(crate) role: Role,
+    pub(crate) namespaces: NamespaceChoice,
+    pub(crate) pods: Selector,
 }
 
 /// A pattern as policies hold it. The number is beside the pattern and not behind it, because it is
 /// all that judging needs.
 #[derive(Clone, Debug)]
-pub(super) struct Linked {
+pub(crate) struct Linked {
     /// None: not linked.
-    pub(super) id: Option<PatternId>,
-    pub(super) pattern: Arc<Pattern>,
+    pub(crate) id: Option<PatternId>,
+    pub(crate) pattern: Arc<Pattern>,
 }
 
 /// What a pattern is asked for. Subjects are looked up by pod, peers by pattern, so the selection
 /// keeps them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Role {
+pub(crate) enum Role {
     Subject,
     Peer,
 }
 
 /// The namespaces of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum NamespaceChoice {
+pub(crate) enum NamespaceChoice {
     /// Only this one: a NetworkPolicy's own.
     Only(Arc<str>),
     /// Those with such labels; of the empty selector all.
@@ -49,13 +49,13 @@ pub(super) enum NamespaceChoice {
 
 impl Pattern {
     /// A pattern that is not linked.
-    pub(super) fn unlinked(role: Role, namespaces: NamespaceChoice, pods: Selector) -> Linked {
+    pub(crate) fn unlinked(role: Role, namespaces: NamespaceChoice, pods: Selector) -> Linked {
         Linked { id: None, pattern: Arc::new(Self { role, namespaces, pods }) }
     }
 
     /// Whether this namespace is one of the pattern's. Of a namespace that was never seen its name
     /// is known nevertheless.
-    pub(super) fn holds_namespace(&self, name: &str, labels: Option<&Labels>) -> Known {
+    pub(crate) fn holds_namespace(&self, name: &str, labels: Option<&Labels>) -> Known {
         match (&self.namespaces, labels) {
             (NamespaceChoice::Only(own), _) if **own == *name => Known::Yes,
             (NamespaceChoice::Only(_), _) => Known::No,

@@ -20,16 +20,16 @@ use crate::verdict::{Action, Reason, RuleMatch};
 
 /// One item of `ingress` or `egress`: a peer and a port must match, where they are given.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Rule {
-    pub(super) action: Action,
-    pub(super) peers: Peers,
+pub(crate) struct Rule {
+    pub(crate) action: Action,
+    pub(crate) peers: Peers,
     /// Empty: every port of every protocol.
-    pub(super) ports: Box<[PortRule]>,
+    pub(crate) ports: Box<[PortRule]>,
 }
 
 /// Whom a rule is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Peers {
+pub(crate) enum Peers {
     Everyone,
     AnyOf(Box<[Peer]>),
     /// The rule holds something newer than this program and must not let anything pass.
@@ -38,7 +38,7 @@ pub(super) enum Peers {
 
 /// One item of `from` or `to`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     Pods(Linked),
     Blocks(Box<[Block]>),
     /// Nodes, by the addresses they have.
@@ -48,22 +48,22 @@ pub(super) enum Peer {
 
 /// One CIDR without its exceptions.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Block {
-    pub(super) net: IpNet,
-    pub(super) except: Box<[IpNet]>,
+pub(crate) struct Block {
+    pub(crate) net: IpNet,
+    pub(crate) except: Box<[IpNet]>,
 }
 
 /// One item of `ports` or `protocols`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct PortRule {
+pub(crate) struct PortRule {
     /// None: whichever the named port has.
-    pub(super) protocol: Option<Protocol>,
-    pub(super) port: PortChoice,
+    pub(crate) protocol: Option<Protocol>,
+    pub(crate) port: PortChoice,
 }
 
 /// Which ports of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum PortChoice {
+pub(crate) enum PortChoice {
     Any,
     /// Both ends included.
     Range(u16, u16),
@@ -73,7 +73,7 @@ pub(super) enum PortChoice {
 
 /// What one rule, peer or port says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     Yes,
     No(RuleMatch),
     Unknown(Reason, RuleMatch),
@@ -81,21 +81,21 @@ pub(super) enum Answer {
 
 /// What a rule is asked, beside the probe.
 #[derive(Clone, Copy)]
-pub(super) struct Question<'a> {
-    pub(super) selection: &'a Selection,
-    pub(super) choices: &'a Choices,
-    pub(super) probe: &'a Probe<'a>,
+pub(crate) struct Question<'a> {
+    pub(crate) selection: &'a Selection,
+    pub(crate) choices: &'a Choices,
+    pub(crate) probe: &'a Probe<'a>,
     /// The end that is not the subject.
-    pub(super) peer: &'a End,
+    pub(crate) peer: &'a End,
     /// What was resolved of the peer. None: nothing was, or the nearest miss is wanted too.
-    pub(super) peer_identity: Option<&'a Identity>,
+    pub(crate) peer_identity: Option<&'a Identity>,
     /// What a selector says of a pod on the host network, if it holds of its labels.
-    pub(super) host_network_peer: PeerChoice,
+    pub(crate) host_network_peer: PeerChoice,
 }
 
 impl Rule {
     /// Peers are asked first: a rule about somebody else is not near because its port fits.
-    pub(super) fn answer(&self, question: &Question<'_>) -> Answer {
+    pub(crate) fn answer(&self, question: &Question<'_>) -> Answer {
         let peer = self.peers.answer(question);
         if let Answer::No(_) = peer {
             return peer;
@@ -206,7 +206,7 @@ impl Peer {
     }
 
     /// How near the miss is, see [`nearer`]. For those who explain it.
-    pub(super) fn miss(&self, question: &Question<'_>) -> Option<RuleMatch> {
+    pub(crate) fn miss(&self, question: &Question<'_>) -> Option<RuleMatch> {
         match self.answer(question) {
             Answer::No(miss) => Some(miss),
             Answer::Yes | Answer::Unknown(..) => None,
@@ -215,7 +215,7 @@ impl Peer {
 }
 
 impl UnknownEnd {
-    pub(super) fn reason(self) -> Reason {
+    pub(crate) fn reason(self) -> Reason {
         match self {
             Self::AmbiguousAddress => Reason::AmbiguousAddress,
             Self::PodNotListed | Self::CgroupNotKnown | Self::NoHolder => Reason::UnknownEnd,
@@ -311,7 +311,7 @@ fn least_known(a: Answer, b: Answer) -> Answer {
 }
 
 /// The miss that is nearer to a match: right namespace before right kind before right address.
-pub(super) fn nearer(a: RuleMatch, b: RuleMatch) -> RuleMatch {
+pub(crate) fn nearer(a: RuleMatch, b: RuleMatch) -> RuleMatch {
     if nearness(b) > nearness(a) { b } else { a }
 }
 

@@ -58,7 +58,7 @@ struct IdentityKey {
 
 /// One namespace and set of labels, and every linked pattern that holds of it.
 #[derive(Clone, Debug)]
-pub(super) struct Identity {
+pub(crate) struct Identity {
     namespace: Arc<str>,
     labels: Arc<Labels>,
     /// First the subjects, then the peers, each in ascending order.
@@ -122,7 +122,7 @@ impl Selection {
     }
 
     /// The pattern with its number here, which it gets if it has none.
-    pub(super) fn link_pattern(&mut self, pattern: &Arc<Pattern>) -> Linked {
+    pub(crate) fn link_pattern(&mut self, pattern: &Arc<Pattern>) -> Linked {
         match self.patterns.all.get_key_value(pattern) {
             Some((pattern, id)) => Linked { id: Some(*id), pattern: pattern.clone() },
             None => self.add(pattern),
@@ -206,21 +206,21 @@ impl Selection {
     }
 
     /// The labels of every node that was seen, in no order.
-    pub(super) fn nodes_labels(&self) -> impl ExactSizeIterator<Item = &Labels> {
+    pub(crate) fn nodes_labels(&self) -> impl ExactSizeIterator<Item = &Labels> {
         self.nodes.values().map(|labels| &**labels)
     }
 
     /// A node's labels, sorted by key; none if it was never seen.
-    pub(super) fn node_labels(&self, name: &str) -> Option<&Labels> {
+    pub(crate) fn node_labels(&self, name: &str) -> Option<&Labels> {
         self.nodes.get(name).map(|labels| &**labels)
     }
 
-    pub(super) fn identity(&self, pod: &PodIdentity) -> Option<&Identity> {
+    pub(crate) fn identity(&self, pod: &PodIdentity) -> Option<&Identity> {
         self.identities.get(&IdentityKey::of(&pod.namespace, &pod.labels))
     }
 
     /// Whether the pattern holds of the pod, the long way: of its namespace, of its labels.
-    pub(super) fn holds(&self, pattern: &Pattern, pod: &PodIdentity) -> (Known, bool) {
+    pub(crate) fn holds(&self, pattern: &Pattern, pod: &PodIdentity) -> (Known, bool) {
         let namespace = self.namespace_labels(&pod.namespace);
         (pattern.holds_namespace(&pod.namespace, namespace), pattern.pods.matches(&pod.labels))
     }
@@ -312,17 +312,17 @@ impl IdentityKey {
 
 impl Identity {
     /// Every subject pattern that holds.
-    pub(super) fn subjects(&self) -> &[PatternId] {
+    pub(crate) fn subjects(&self) -> &[PatternId] {
         self.holds.get(..self.subjects).unwrap_or_default()
     }
 
     /// Whether this subject pattern holds.
-    pub(super) fn is_subject(&self, id: PatternId) -> bool {
+    pub(crate) fn is_subject(&self, id: PatternId) -> bool {
         self.subjects().binary_search(&id).is_ok()
     }
 
     /// Whether this peer pattern holds.
-    pub(super) fn is_peer(&self, id: PatternId) -> bool {
+    pub(crate) fn is_peer(&self, id: PatternId) -> bool {
         self.peers().binary_search(&id).is_ok()
     }
 

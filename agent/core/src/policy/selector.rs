@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub type Labels = [(Arc<str>, Arc<str>)];
 
 /// The key every namespace carries, with its own name as the value.
-pub(super) const NAMESPACE_NAME_KEY: &str = "kubernetes.io/metadata.name";
+pub(crate) const NAMESPACE_NAME_KEY: &str = "kubernetes.io/metadata.name";
 
 /// A present selector: all requirements must hold; none is everything. An absent selector is an
 /// `Option` around this, because what absence means depends on where it is.

@@ -103,20 +103,20 @@ impl PolicySet {
         self
     }
 
-    pub(super) fn denies_by_default(&self) -> bool {
+    pub(crate) fn denies_by_default(&self) -> bool {
         self.inner.default_deny
     }
 
-    pub(super) fn admin(&self) -> &[Arc<CompiledPolicy>] {
+    pub(crate) fn admin(&self) -> &[Arc<CompiledPolicy>] {
         &self.inner.admin
     }
 
-    pub(super) fn baseline(&self) -> &[Arc<CompiledPolicy>] {
+    pub(crate) fn baseline(&self) -> &[Arc<CompiledPolicy>] {
         &self.inner.baseline
     }
 
     /// Calls for each NetworkPolicy that selects the pod, in no order, until it is told to stop.
-    pub(super) fn for_each_selecting<'a>(
+    pub(crate) fn for_each_selecting<'a>(
         &'a self,
         selection: &Selection,
         identity: Option<&Identity>,

@@ -4,10 +4,11 @@
 //! In: random worlds. Out: passed, or the smallest failing cluster.
 
 use parapet_core::flow::Protocol;
+use parapet_core::lint::{Finding, LintRule, lint};
 use parapet_core::object::{
     AdminNetworkPolicy, ClusterNetworkPolicy, EgressRule, IngressRule, NetworkPolicy, Object,
 };
-use parapet_core::policy::{Finding, LintRule, PolicySet, Probe, lint};
+use parapet_core::policy::{PolicySet, Probe};
 use parapet_core::verdict::{Decision, Profile};
 use proptest::prelude::*;
 

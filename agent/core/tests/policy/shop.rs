@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use parapet_core::flow::Timestamp;
 use parapet_core::identity::Index;
+use parapet_core::lint::{Finding, LintRule, Severity, lint};
 use parapet_core::object::{
     AdminNetworkPolicy, AdminNetworkPolicySpec, Change, ClusterNetworkPolicy,
     ClusterNetworkPolicySpec, Container, ContainerPort, IntOrString, Meta, Namespace, Node,
     NodeAddress, Object, Pod, PodIp, Service, ServicePort,
 };
-use parapet_core::policy::{Finding, LintRule, PolicySet, Severity, compile_object, lint};
+use parapet_core::policy::{PolicySet, compile_object};
 
 use crate::cluster::objects;
 

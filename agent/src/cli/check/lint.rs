@@ -4,7 +4,7 @@
 //! enforced policies are not what is to be applied.
 
 use parapet_core::engine::ENFORCED;
-use parapet_core::policy::{Finding, Severity, lint};
+use parapet_core::lint::{Finding, Severity, lint};
 use serde::Serialize;
 
 use crate::cli::input::Declared;

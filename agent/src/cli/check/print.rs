@@ -4,7 +4,7 @@
 
 use std::fmt::Write;
 
-use parapet_core::policy::Severity;
+use parapet_core::lint::Severity;
 use parapet_core::verdict::Delta;
 
 use super::lint::LintRow;

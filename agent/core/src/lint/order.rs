@@ -4,13 +4,13 @@
 //! priority. It compares policies by their words, and of pods only which are subjects of both. Only
 //! one rule that covers another alone is seen, not several that do so together.
 
-use super::super::compiled::CompiledPolicy;
-use super::super::pattern::Linked;
-use super::super::rule::{Peer, Peers, Rule};
 use super::cover::{covers_pattern, covers_rule, overlap_blocks, overlap_names, overlap_ports};
 use super::world::{GroupId, World};
 use super::{Findings, LintRule, Said, object_name, rule_field};
 use crate::flow::Direction;
+use crate::policy::compiled::CompiledPolicy;
+use crate::policy::pattern::Linked;
+use crate::policy::rule::{Peer, Peers, Rule};
 use crate::verdict::Tier;
 
 const DIRECTIONS: [Direction; 2] = [Direction::Ingress, Direction::Egress];

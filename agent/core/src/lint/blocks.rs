@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use foldhash::HashMap;
 use ipnet::IpNet;
 
-use super::super::rule::{Block, Peer};
 use super::world::{World, peers, rules, some_of};
 use super::{Findings, LintRule, Said, peer_field};
 use crate::flow::PodIdentity;
+use crate::policy::rule::{Block, Peer};
 
 /// A range that is this much wider than a node's range for pods may still be the cluster's range.
 const CLUSTER_BITS_MAX: u8 = 8;

@@ -3,14 +3,14 @@
 //! In: the world as it is. Out: findings about subjects, peers and named ports. It says nothing of
 //! selectors that ask for nothing: all pods of a namespace without pods is no mistake.
 
-use super::super::compiled::CompiledPolicy;
-use super::super::pattern::{Linked, NamespaceChoice, Pattern};
-use super::super::rule::{Peer, Peers, PortChoice, PortRule, Rule};
-use super::super::selector::{Known, Selector};
 use super::cover::contradiction;
 use super::world::{GroupId, World, peers, rules, some_of};
 use super::{Findings, LintRule, Said, name_of, peer_field, port_field, subject_field};
 use crate::flow::{Direction, Protocol};
+use crate::policy::compiled::CompiledPolicy;
+use crate::policy::pattern::{Linked, NamespaceChoice, Pattern};
+use crate::policy::rule::{Peer, Peers, PortChoice, PortRule, Rule};
+use crate::policy::selector::{Known, Selector};
 
 pub(super) fn check(world: &World<'_>, findings: &mut Findings) {
     // Without a cluster nothing can be said of what selectors hold of.

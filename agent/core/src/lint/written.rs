@@ -2,14 +2,14 @@
 //!
 //! In: what compiling remarked, and selectors. Out: findings. It looks at no pod.
 
-use super::super::compiled::Oddity;
-use super::super::pattern::{Linked, NamespaceChoice, Pattern};
-use super::super::rule::Peer;
-use super::super::selector::Selector;
 use super::cover::contradiction;
 use super::world::{World, peers, rules};
 use super::{Findings, LintRule, Said, peer_field, subject_field};
 use crate::flow::Direction;
+use crate::policy::compiled::Oddity;
+use crate::policy::pattern::{Linked, NamespaceChoice, Pattern};
+use crate::policy::rule::Peer;
+use crate::policy::selector::Selector;
 
 pub(super) fn check(world: &World<'_>, findings: &mut Findings) {
     for policy in &world.policies {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::super::domain::DomainName;
-use super::super::pattern::{Linked, NamespaceChoice, Pattern};
-use super::super::rule::{Block, Peer, Peers, PortChoice, PortRule, Rule};
-use super::super::selector::{Known, NAMESPACE_NAME_KEY, Operator, Selector};
 use crate::flow::Protocol;
+use crate::policy::domain::DomainName;
+use crate::policy::pattern::{Linked, NamespaceChoice, Pattern};
+use crate::policy::rule::{Block, Peer, Peers, PortChoice, PortRule, Rule};
+use crate::policy::selector::{Known, NAMESPACE_NAME_KEY, Operator, Selector};
 
 /// Whether every connection that `inner` is about is one of `outer`'s too.
 pub(super) fn covers_rule(outer: &Rule, inner: &Rule) -> bool {

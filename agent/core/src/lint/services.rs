@@ -8,12 +8,12 @@ use std::cell::LazyCell;
 
 use foldhash::{HashMap, HashSet};
 
-use super::super::compiled::CompiledPolicy;
-use super::super::rule::{PortChoice, Rule};
 use super::cover::may_admit;
 use super::world::{GroupId, World, end_of};
 use super::{Findings, LintRule, Said, name_of, port_field};
 use crate::flow::{Direction, Endpoint, PodIdentity, Protocol, ServiceIdentity};
+use crate::policy::compiled::CompiledPolicy;
+use crate::policy::rule::{PortChoice, Rule};
 use crate::verdict::{Action, Decision};
 
 /// Groups of subjects that are asked for one rule; the rest of a larger policy is like these.

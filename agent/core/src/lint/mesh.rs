@@ -4,14 +4,14 @@
 //! but not at the tunnel's. Istio's documentation, "Ambient and Kubernetes NetworkPolicy": policies
 //! see TCP 15008, and the real port is known only inside of the pod.
 
-use super::super::compiled::CompiledPolicy;
-use super::super::pattern::Linked;
-use super::super::rule::{Peer, Peers, PortChoice, Rule};
-use super::super::selector::Labels;
 use super::cover::{covers_peers, may_admit};
 use super::world::{Class, GroupId, World, some_of};
 use super::{Findings, LintRule, Said, rule_field};
 use crate::flow::{Direction, Protocol};
+use crate::policy::compiled::CompiledPolicy;
+use crate::policy::pattern::Linked;
+use crate::policy::rule::{Peer, Peers, PortChoice, Rule};
+use crate::policy::selector::Labels;
 use crate::verdict::{Action, Tier};
 
 /// HTTP-based overlay network encapsulation, the mesh's tunnel.

@@ -7,15 +7,15 @@ use std::collections::BTreeMap;
 
 use foldhash::HashMap;
 
-use super::super::PolicySet;
-use super::super::compiled::CompiledPolicy;
-use super::super::pattern::{Linked, NamespaceChoice, Pattern};
-use super::super::rule::{Peer, Peers, Rule};
-use super::super::selection::Selection;
-use super::super::selector::{Known, Labels};
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Protocol};
 use crate::identity::Index;
+use crate::policy::PolicySet;
 use crate::policy::Probe;
+use crate::policy::compiled::CompiledPolicy;
+use crate::policy::pattern::{Linked, NamespaceChoice, Pattern};
+use crate::policy::rule::{Peer, Peers, Rule};
+use crate::policy::selection::Selection;
+use crate::policy::selector::{Known, Labels};
 use crate::verdict::{Decision, Profile, Verdict};
 
 /// The cluster and the set.

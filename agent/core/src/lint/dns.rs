@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::super::compiled::CompiledPolicy;
 use super::cover::may_admit;
 use super::world::{Class, GroupId, World, end_of, some_of};
 use super::{Findings, LintRule, Said};
 use crate::flow::{Direction, End, Endpoint, Protocol};
+use crate::policy::compiled::CompiledPolicy;
 use crate::verdict::{Action, Decision, Effect, Reason, RuleMatch, Tier};
 
 const DNS_PORT: u16 = 53;

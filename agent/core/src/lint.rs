@@ -11,10 +11,10 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use self::world::World;
-use super::compiled::CompiledPolicy;
-use super::{PolicySet, Rejection};
 use crate::flow::{Direction, Protocol};
 use crate::identity::Index;
+use crate::policy::compiled::CompiledPolicy;
+use crate::policy::{PolicySet, Rejection};
 use crate::verdict::PolicyKind;
 
 mod blocks;
@@ -35,7 +35,7 @@ pub struct Finding {
     pub object: String,
     /// The set's member it came from: "enforced" or the candidate's name.
     pub origin: Arc<str>,
-    /// "spec.ingress[0].from[1]".
+    /// `spec.ingress[0].from[1]`.
     pub field: String,
     /// Which rule found it.
     pub rule: LintRule,
@@ -184,7 +184,7 @@ fn object_name(policy: &CompiledPolicy) -> String {
     format!("{} {}", policy.kind.name(), policy.id)
 }
 
-/// "spec.egress[2]".
+/// `spec.egress[2]`.
 fn rule_field(direction: Direction, rule: usize) -> String {
     match direction {
         Direction::Ingress => format!("spec.ingress[{rule}]"),
@@ -192,7 +192,7 @@ fn rule_field(direction: Direction, rule: usize) -> String {
     }
 }
 
-/// "spec.egress[2].to[0]".
+/// `spec.egress[2].to[0]`.
 fn peer_field(direction: Direction, rule: usize, peer: usize) -> String {
     let list = match direction {
         Direction::Ingress => "from",
@@ -201,7 +201,7 @@ fn peer_field(direction: Direction, rule: usize, peer: usize) -> String {
     format!("{}.{list}[{peer}]", rule_field(direction, rule))
 }
 
-/// "spec.egress[2].ports[0]".
+/// `spec.egress[2].ports[0]`.
 fn port_field(policy: &CompiledPolicy, direction: Direction, rule: usize, port: usize) -> String {
     let list = match policy.kind {
         PolicyKind::ClusterNetworkPolicy => "protocols",
