@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use parapet_core::engine::ENFORCED;
-use parapet_core::flow::{Direction, End, Outcome, Protocol};
+use parapet_core::flow::{Direction, End, Protocol};
 use parapet_core::policy::{PolicySet, Probe, Selection};
 use parapet_core::verdict::{Decision, Delta, Profile, Reason, Verdict};
 
@@ -254,9 +254,4 @@ fn said(delta: Delta, before: &Verdict, verdict: &Verdict) -> (Direction, Reason
             (direction, side.reason, words::why(verdict))
         }
     }
-}
-
-/// Whether anything was answered. What began before it was watched counts: nobody knows better.
-pub(super) fn in_use(row: &EdgeRow) -> bool {
-    row.counts.answered > 0 || row.outcomes.get(&Outcome::Unknown).is_some_and(|count| *count > 0)
 }

@@ -6,11 +6,10 @@
 use std::collections::BTreeMap;
 
 use parapet_core::engine::ENFORCED;
-use parapet_core::flow::Direction;
+use parapet_core::flow::{Direction, Outcome};
 use parapet_core::verdict::{Decision, Delta, Profile, Reason};
 use serde::Serialize;
 
-use super::judge::in_use;
 use super::lint::LintRow;
 use crate::export::report::{EdgeRow, EndRow, Report};
 
@@ -272,4 +271,9 @@ impl EdgeResult {
             missing: Vec::new(),
         }
     }
+}
+
+/// Whether anything was answered. What began before it was watched counts: nobody knows better.
+fn in_use(row: &EdgeRow) -> bool {
+    row.counts.answered > 0 || row.outcomes.get(&Outcome::Unknown).is_some_and(|count| *count > 0)
 }

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use super::super::Rejection;
 use super::super::compiled::CompiledPolicy;
 use super::super::labels::port_name_problem;
-use super::super::rule::{PortChoice, PortRule, Rule};
+use super::super::rule::{PortChoice, PortRule};
 use super::cluster_peer::{
-    FailsClosed, RuleParts, Version, compile_ports, compile_priority, compile_subject,
-    fails_closed, names,
+    FailsClosed, Version, WrittenRule, compile_priority, compile_subject, fails_closed, names,
 };
 use super::{Refusals, port_number, protocol_named};
 use crate::flow::{Direction, Protocol};
-use crate::object::{AdminNetworkPolicy, AdminPolicyPort, AdminPolicyRule};
+use crate::object::{AdminNetworkPolicy, AdminPolicyPort, AdminPolicyRule, ClusterPolicyPeer};
 use crate::verdict::{PolicyKind, Tier};
 
 /// The only BaselineAdminNetworkPolicy there can be.
@@ -53,8 +52,8 @@ pub(super) fn compile(
         (Tier::Admin, compile_priority(spec.priority, &mut refusals))
     };
     let subject = compile_subject(spec.subject.as_ref(), &mut refusals);
-    let ingress = rules(version, Direction::Ingress, spec.ingress.as_deref(), &mut refusals);
-    let egress = rules(version, Direction::Egress, spec.egress.as_deref(), &mut refusals);
+    let ingress = version.compile_rules(Direction::Ingress, spec.ingress.as_deref(), &mut refusals);
+    let egress = version.compile_rules(Direction::Egress, spec.egress.as_deref(), &mut refusals);
     if !refusals.all.is_empty() {
         return Err(refusals.all);
     }
@@ -74,36 +73,40 @@ pub(super) fn compile(
     })
 }
 
-/// None if there are none: a direction without rules is not spoken of.
-fn rules(
-    version: Version,
-    direction: Direction,
-    given: Option<&[AdminPolicyRule]>,
-    refusals: &mut Refusals,
-) -> Option<Box<[Rule]>> {
-    let field = match direction {
-        Direction::Ingress => "spec.ingress",
-        Direction::Egress => "spec.egress",
-    };
-    version.check_length(given, field, true, refusals);
-    let mut rules = Vec::new();
-    for (index, rule) in given.unwrap_or_default().iter().enumerate() {
-        let path = format!("{field}[{index}]");
-        let ports_path = format!("{path}.ports");
-        version.check_length(rule.ports.as_deref(), &ports_path, false, refusals);
-        let given_ports = rule.ports.as_deref().unwrap_or_default();
-        let parts = RuleParts {
-            path: &path,
-            name: rule.name.as_deref(),
-            action: &rule.action,
-            from: rule.from.as_deref(),
-            to: rule.to.as_deref(),
-            ports: compile_ports(given_ports, &ports_path, refusals, compile_port),
-            has_named_port: given_ports.iter().any(|port| port.named_port.is_some()),
-        };
-        rules.extend(version.compile_rule(direction, parts, refusals));
+impl WrittenRule for AdminPolicyRule {
+    type Port = AdminPolicyPort;
+
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
-    (!rules.is_empty()).then(|| rules.into())
+
+    fn action(&self) -> &str {
+        &self.action
+    }
+
+    fn from(&self) -> Option<&[ClusterPolicyPeer]> {
+        self.from.as_deref()
+    }
+
+    fn to(&self) -> Option<&[ClusterPolicyPeer]> {
+        self.to.as_deref()
+    }
+
+    fn ports(&self) -> Option<&[AdminPolicyPort]> {
+        self.ports.as_deref()
+    }
+
+    fn is_named(port: &AdminPolicyPort) -> bool {
+        port.named_port.is_some()
+    }
+
+    fn compile_port(
+        port: &AdminPolicyPort,
+        path: &str,
+        refusals: &mut Refusals,
+    ) -> Result<Option<PortRule>, FailsClosed> {
+        compile_port(port, path, refusals)
+    }
 }
 
 /// Nothing if it was refused.

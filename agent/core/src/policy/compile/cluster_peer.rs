@@ -41,15 +41,23 @@ pub(super) struct Version {
     pub(super) named_port_field: &'static str,
 }
 
-/// One rule before it is put together.
-pub(super) struct RuleParts<'a> {
-    pub(super) path: &'a str,
-    pub(super) name: Option<&'a str>,
-    pub(super) action: &'a str,
-    pub(super) from: Option<&'a [ClusterPolicyPeer]>,
-    pub(super) to: Option<&'a [ClusterPolicyPeer]>,
-    pub(super) ports: Result<Box<[PortRule]>, FailsClosed>,
-    pub(super) has_named_port: bool,
+/// One rule as a version of the API writes it.
+pub(super) trait WrittenRule {
+    /// An item of its ports.
+    type Port;
+    fn name(&self) -> Option<&str>;
+    fn action(&self) -> &str;
+    fn from(&self) -> Option<&[ClusterPolicyPeer]>;
+    fn to(&self) -> Option<&[ClusterPolicyPeer]>;
+    fn ports(&self) -> Option<&[Self::Port]>;
+    /// Whether it asks for a container port by its name.
+    fn is_named(port: &Self::Port) -> bool;
+    /// Nothing if it was refused.
+    fn compile_port(
+        port: &Self::Port,
+        path: &str,
+        refusals: &mut Refusals,
+    ) -> Result<Option<PortRule>, FailsClosed>;
 }
 
 pub(super) fn compile_priority(priority: Option<i64>, refusals: &mut Refusals) -> u16 {
@@ -93,7 +101,7 @@ pub(super) fn compile_subject(
 
 impl Version {
     /// Refuses a list that is longer than the API allows, or that is there and empty.
-    pub(super) fn check_length<T>(
+    fn check_length<T>(
         &self,
         list: Option<&[T]>,
         path: &str,
@@ -110,22 +118,80 @@ impl Version {
         }
     }
 
-    /// Puts a rule together.
-    pub(super) fn compile_rule(
+    /// The rules of a direction. None if there are none: then it is not spoken of.
+    pub(super) fn compile_rules<R: WrittenRule>(
         &self,
         direction: Direction,
-        parts: RuleParts<'_>,
+        given: Option<&[R]>,
+        refusals: &mut Refusals,
+    ) -> Option<Box<[Rule]>> {
+        let field = match direction {
+            Direction::Ingress => "spec.ingress",
+            Direction::Egress => "spec.egress",
+        };
+        self.check_length(given, field, true, refusals);
+        let mut rules = Vec::new();
+        for (index, rule) in given.unwrap_or_default().iter().enumerate() {
+            rules.extend(self.compile_rule(
+                direction,
+                rule,
+                &format!("{field}[{index}]"),
+                refusals,
+            ));
+        }
+        (!rules.is_empty()).then(|| rules.into())
+    }
+
+    fn compile_rule<R: WrittenRule>(
+        &self,
+        direction: Direction,
+        rule: &R,
+        path: &str,
         refusals: &mut Refusals,
     ) -> Option<Rule> {
-        let RuleParts { path, name, action, from, to, ports, has_named_port } = parts;
-        if name.is_some_and(|name| name.chars().count() > RULE_NAME_CHARS_MAX) {
+        if rule.name().is_some_and(|name| name.chars().count() > RULE_NAME_CHARS_MAX) {
             let problem = format!("is longer than {RULE_NAME_CHARS_MAX} characters");
             refusals.add(format!("{path}.name"), problem);
         }
-        let action = self.compile_action(action, path, refusals);
+        let ports = self.compile_ports(rule, path, refusals);
+        let action = self.compile_action(rule.action(), path, refusals);
+        let given = self.given_peers(direction, rule, path, refusals)?;
+        let mut peers = Vec::new();
+        let mut closed = ports.is_err();
+        for (peer, path) in given {
+            match self.compile_peer(direction, peer, &path, refusals) {
+                Ok(peer) => peers.extend(peer),
+                Err(FailsClosed) => closed = true,
+            }
+            if peer.domain_names.is_some() && action.is_some_and(|each| each != Action::Allow) {
+                let problem = format!("is only supported in {} rules", self.allow);
+                refusals.add(format!("{path}.domainNames"), problem);
+            }
+        }
+        let action = action?;
+        Some(match (ports, action) {
+            (Ok(ports), action) if !closed => {
+                Rule { action, peers: Peers::AnyOf(peers.into()), ports }
+            }
+            (_, Action::Allow) => Rule { action, peers: Peers::FailsClosed, ports: [].into() },
+            // As the API says: a rule that denies, or leaves it to others to deny, denies all.
+            (_, Action::Deny | Action::Pass) => {
+                Rule { action: Action::Deny, peers: Peers::Everyone, ports: [].into() }
+            }
+        })
+    }
+
+    /// The peers of the direction, each with its path.
+    fn given_peers<'r, R: WrittenRule>(
+        &self,
+        direction: Direction,
+        rule: &'r R,
+        path: &str,
+        refusals: &mut Refusals,
+    ) -> Option<Vec<(&'r ClusterPolicyPeer, String)>> {
         let (field, given, other_field, other) = match direction {
-            Direction::Ingress => ("from", from, "to", to),
-            Direction::Egress => ("to", to, "from", from),
+            Direction::Ingress => ("from", rule.from(), "to", rule.to()),
+            Direction::Egress => ("to", rule.to(), "from", rule.from()),
         };
         if other.is_some() {
             let problem = format!("unknown field here: the peers of this rule are in {field}");
@@ -140,40 +206,39 @@ impl Version {
             Some(given) => given,
         };
         self.check_length(Some(given), &field, false, refusals);
-        let mut peers = Vec::new();
-        let mut closed = ports.is_err();
-        for (index, peer) in given.iter().enumerate() {
-            let path = format!("{field}[{index}]");
-            match self.compile_peer(direction, peer, &path, refusals) {
-                Ok(peer) => peers.extend(peer),
-                Err(FailsClosed) => closed = true,
-            }
-            if peer.domain_names.is_some() && action.is_some_and(|each| each != Action::Allow) {
-                let problem = format!("is only supported in {} rules", self.allow);
-                refusals.add(format!("{path}.domainNames"), problem);
-            }
-        }
-        let without_names = |peer: &ClusterPolicyPeer| {
+        let nameless = |peer: &ClusterPolicyPeer| {
             peer.nodes.is_some() || peer.networks.is_some() || peer.domain_names.is_some()
         };
-        if has_named_port && given.iter().any(without_names) {
+        let named = rule.ports().unwrap_or_default().iter().any(R::is_named);
+        if named && given.iter().any(nameless) {
             let problem = format!(
                 "{} may not stand beside nodes, networks or domainNames, which have no named ports",
                 self.named_port_field
             );
             refusals.add(format!("{path}.{}", self.ports_field), problem);
         }
-        let action = action?;
-        Some(match (ports, action) {
-            (Ok(ports), action) if !closed => {
-                Rule { action, peers: Peers::AnyOf(peers.into()), ports }
+        let numbered = given.iter().enumerate();
+        Some(numbered.map(|(index, peer)| (peer, format!("{field}[{index}]"))).collect())
+    }
+
+    /// Each port is read, so that all problems are told.
+    fn compile_ports<R: WrittenRule>(
+        &self,
+        rule: &R,
+        path: &str,
+        refusals: &mut Refusals,
+    ) -> Result<Box<[PortRule]>, FailsClosed> {
+        let path = format!("{path}.{}", self.ports_field);
+        self.check_length(rule.ports(), &path, false, refusals);
+        let mut ports = Vec::new();
+        let mut closed = false;
+        for (index, port) in rule.ports().unwrap_or_default().iter().enumerate() {
+            match R::compile_port(port, &format!("{path}[{index}]"), refusals) {
+                Ok(port) => ports.extend(port),
+                Err(FailsClosed) => closed = true,
             }
-            (_, Action::Allow) => Rule { action, peers: Peers::FailsClosed, ports: [].into() },
-            // As the API says: a rule that denies, or leaves it to others to deny, denies all.
-            (_, Action::Deny | Action::Pass) => {
-                Rule { action: Action::Deny, peers: Peers::Everyone, ports: [].into() }
-            }
-        })
+        }
+        if closed { Err(FailsClosed) } else { Ok(ports.into()) }
     }
 
     fn compile_action(&self, action: &str, path: &str, refusals: &mut Refusals) -> Option<Action> {
@@ -257,24 +322,6 @@ impl Version {
         let names = compile_domains(names, &format!("{path}.domainNames"), refusals);
         Ok(Some(Peer::Domains(names)))
     }
-}
-
-/// Reads every item of `protocols` or `ports`. Each is asked, so that all problems are told.
-pub(super) fn compile_ports<T>(
-    given: &[T],
-    path: &str,
-    refusals: &mut Refusals,
-    compile: impl Fn(&T, &str, &mut Refusals) -> Result<Option<PortRule>, FailsClosed>,
-) -> Result<Box<[PortRule]>, FailsClosed> {
-    let mut ports = Vec::new();
-    let mut closed = false;
-    for (index, port) in given.iter().enumerate() {
-        match compile(port, &format!("{path}[{index}]"), refusals) {
-            Ok(port) => ports.extend(port),
-            Err(FailsClosed) => closed = true,
-        }
-    }
-    if closed { Err(FailsClosed) } else { Ok(ports.into()) }
 }
 
 /// Tells which unknown fields make a rule fail closed.

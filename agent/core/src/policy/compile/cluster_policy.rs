@@ -7,15 +7,15 @@ use std::sync::Arc;
 use super::super::Rejection;
 use super::super::compiled::CompiledPolicy;
 use super::super::labels::port_name_problem;
-use super::super::rule::{PortChoice, PortRule, Rule};
+use super::super::rule::{PortChoice, PortRule};
 use super::cluster_peer::{
-    FailsClosed, RuleParts, Version, compile_ports, compile_priority, compile_subject,
-    fails_closed, names,
+    FailsClosed, Version, WrittenRule, compile_priority, compile_subject, fails_closed, names,
 };
 use super::{Refusals, port_number};
 use crate::flow::{Direction, Protocol};
 use crate::object::{
-    ClusterNetworkPolicy, ClusterPolicyProtocol, ClusterPolicyRule, PortOrRange, ProtocolPorts,
+    ClusterNetworkPolicy, ClusterPolicyPeer, ClusterPolicyProtocol, ClusterPolicyRule, PortOrRange,
+    ProtocolPorts,
 };
 use crate::verdict::{PolicyKind, Tier};
 
@@ -46,8 +46,8 @@ pub(super) fn compile(
     };
     let priority = compile_priority(spec.priority, &mut refusals);
     let subject = compile_subject(spec.subject.as_ref(), &mut refusals);
-    let ingress = rules(Direction::Ingress, spec.ingress.as_deref(), &mut refusals);
-    let egress = rules(Direction::Egress, spec.egress.as_deref(), &mut refusals);
+    let ingress = VERSION.compile_rules(Direction::Ingress, spec.ingress.as_deref(), &mut refusals);
+    let egress = VERSION.compile_rules(Direction::Egress, spec.egress.as_deref(), &mut refusals);
     if !refusals.all.is_empty() {
         return Err(refusals.all);
     }
@@ -67,35 +67,40 @@ pub(super) fn compile(
     })
 }
 
-/// None if there are none: a direction without rules is not spoken of.
-fn rules(
-    direction: Direction,
-    given: Option<&[ClusterPolicyRule]>,
-    refusals: &mut Refusals,
-) -> Option<Box<[Rule]>> {
-    let field = match direction {
-        Direction::Ingress => "spec.ingress",
-        Direction::Egress => "spec.egress",
-    };
-    VERSION.check_length(given, field, true, refusals);
-    let mut rules = Vec::new();
-    for (index, rule) in given.unwrap_or_default().iter().enumerate() {
-        let path = format!("{field}[{index}]");
-        let protocols_path = format!("{path}.protocols");
-        VERSION.check_length(rule.protocols.as_deref(), &protocols_path, false, refusals);
-        let protocols = rule.protocols.as_deref().unwrap_or_default();
-        let parts = RuleParts {
-            path: &path,
-            name: rule.name.as_deref(),
-            action: &rule.action,
-            from: rule.from.as_deref(),
-            to: rule.to.as_deref(),
-            ports: compile_ports(protocols, &protocols_path, refusals, compile_protocol),
-            has_named_port: protocols.iter().any(|each| each.destination_named_port.is_some()),
-        };
-        rules.extend(VERSION.compile_rule(direction, parts, refusals));
+impl WrittenRule for ClusterPolicyRule {
+    type Port = ClusterPolicyProtocol;
+
+    fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
-    (!rules.is_empty()).then(|| rules.into())
+
+    fn action(&self) -> &str {
+        &self.action
+    }
+
+    fn from(&self) -> Option<&[ClusterPolicyPeer]> {
+        self.from.as_deref()
+    }
+
+    fn to(&self) -> Option<&[ClusterPolicyPeer]> {
+        self.to.as_deref()
+    }
+
+    fn ports(&self) -> Option<&[ClusterPolicyProtocol]> {
+        self.protocols.as_deref()
+    }
+
+    fn is_named(port: &ClusterPolicyProtocol) -> bool {
+        port.destination_named_port.is_some()
+    }
+
+    fn compile_port(
+        port: &ClusterPolicyProtocol,
+        path: &str,
+        refusals: &mut Refusals,
+    ) -> Result<Option<PortRule>, FailsClosed> {
+        compile_protocol(port, path, refusals)
+    }
 }
 
 /// Nothing if it was refused.
