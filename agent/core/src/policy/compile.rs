@@ -21,7 +21,7 @@ use crate::verdict::PolicyKind;
 pub use self::network_policy::compile;
 
 mod admin_policy;
-mod cluster_peer;
+mod cluster_scoped;
 mod cluster_policy;
 mod network_policy;
 

@@ -8,7 +8,7 @@ use super::super::Rejection;
 use super::super::compiled::CompiledPolicy;
 use super::super::labels::port_name_problem;
 use super::super::rule::{PortChoice, PortRule};
-use super::cluster_peer::{
+use super::cluster_scoped::{
     FailsClosed, Version, WrittenRule, compile_priority, compile_subject, fails_closed, names,
 };
 use super::{Refusals, port_number};
