@@ -82,6 +82,11 @@ pub(super) fn read(file: &str, text: &str) -> Content {
     for document in documents(text) {
         reader.document += 1;
         reader.first_line = document.first_line;
+        if let Some((line, character)) = forbidden(document.text) {
+            let problem = format!("{character:?} may stand in no YAML or JSON");
+            reader.problem(Some(line), None, String::new(), problem);
+            continue;
+        }
         match tree::parse(document.text) {
             Ok(node) if node.value == Value::Null => {}
             Ok(node) => reader.object(&node, None, 0),
@@ -117,6 +122,16 @@ fn documents(text: &str) -> Vec<Document<'_>> {
     found.extend(text.get(start..).map(|text| Document { first_line, text }));
     found.retain(|document| !is_blank(document.text));
     found
+}
+
+/// The first character that neither YAML nor JSON allows anywhere, and its line: the document is
+/// something else. The parser would name whichever error it comes upon first, which depends on how
+/// far it has read ahead.
+fn forbidden(text: &str) -> Option<(usize, char)> {
+    let is_forbidden = |c: char| c < ' ' && !matches!(c, '\t' | '\n' | '\r');
+    lines(text).enumerate().find_map(|(index, line)| {
+        line.chars().find(|c| is_forbidden(*c)).map(|found| (index + 1, found))
+    })
 }
 
 /// Lines with their ends, which in YAML are LF, CR LF or CR: the parser counts them so too.
@@ -346,6 +361,19 @@ mod tests {
         assert_eq!(expected.problems[0].line, Some(11));
         for end in ["\r\n", "\r"] {
             assert_eq!(read("f", &text.replace('\n', end)), expected, "{end:?}");
+        }
+    }
+
+    /// Whatever else is wrong with them, and whichever line ends they have.
+    #[test]
+    fn documents_with_control_characters_are_told_by_the_first_one() {
+        let whole = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
+        let text = format!("{whole}---\n[[[\nkind: 'x\0'\nlast: \u{b}\n---\n{whole}");
+        for end in ["\n", "\r\n", "\r"] {
+            let content = read("f", &text.replace('\n', end));
+            assert_eq!(content.objects.len(), 2, "{end:?}");
+            let told: Vec<String> = content.problems.iter().map(ToString::to_string).collect();
+            assert_eq!(told, [r"f:6: document 2: '\0' may stand in no YAML or JSON"], "{end:?}");
         }
     }
 }

@@ -21,8 +21,8 @@ use crate::verdict::PolicyKind;
 pub use self::network_policy::compile;
 
 mod admin_policy;
-mod cluster_scoped;
 mod cluster_policy;
+mod cluster_scoped;
 mod network_policy;
 
 /// Collects what is refused, each with the path to its field.
