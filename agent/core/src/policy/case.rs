@@ -23,6 +23,9 @@ pub(super) struct Case<'a> {
     pub(super) probe: Probe<'a>,
     pub(super) source: Option<&'a Identity>,
     pub(super) target: Option<&'a Identity>,
+    /// A Service's port that NetworkPolicies are to see in the pods' stead, where they do not
+    /// select pods.
+    pub(super) service_port: Option<u16>,
 }
 
 impl<'a> Case<'a> {
@@ -32,6 +35,7 @@ impl<'a> Case<'a> {
             probe: *probe,
             source: identity_of(selection, source),
             target: identity_of(selection, target),
+            service_port: None,
         }
     }
 }

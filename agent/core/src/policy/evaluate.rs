@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::case::{Case, Side, identity_of};
 use super::cidr::unmap;
 use super::effect::{Effects, Nothing, Sink};
-use super::profile::{Choices, DenialChoice, ExemptionChoice};
+use super::profile::{Choices, ExemptionChoice, ServicePortChoice};
 use super::tiers;
 use super::{PolicySet, Probe, Selection};
 use crate::flow::{Direction, End, Endpoint, PodIdentity, ServiceIdentity};
@@ -138,13 +138,18 @@ impl Side<'_> {
             };
         }
         let judged = self.judge_pair(case, sink);
-        let may_differ = self.direction == Direction::Egress
-            && service.port != case.probe.port
-            && *service_port == DenialChoice::Undecidable;
-        if !may_differ {
+        if self.direction == Direction::Ingress || service.port == case.probe.port {
             return judged;
         }
-        let by_service = Case { probe: Probe { port: service.port, ..case.probe }, ..*case };
+        let by_service = match service_port {
+            ServicePortChoice::Pods => return judged,
+            ServicePortChoice::ServiceOutsideOfSelectors => {
+                Case { service_port: Some(service.port), ..*case }
+            }
+            ServicePortChoice::Undecidable => {
+                Case { probe: Probe { port: service.port, ..case.probe }, ..*case }
+            }
+        };
         let by_service = self.judge_pair(&by_service, &mut Nothing);
         if by_service.decision == judged.decision {
             judged

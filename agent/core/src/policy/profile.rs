@@ -19,8 +19,8 @@ pub(crate) struct Choices {
     pub(crate) to_own_node: ExemptionChoice,
     /// A protocol without ports that no rule allows to an isolated pod.
     pub(crate) undefined_protocol: DenialChoice,
-    /// What a NetworkPolicy's port would deny to a Service whose port is another than its pods'.
-    pub(crate) service_port: DenialChoice,
+    /// Which port a NetworkPolicy is asked about when a Service leads to another one.
+    pub(crate) service_port: ServicePortChoice,
     /// A selector of a NetworkPolicy that holds of a pod on the host network.
     pub(crate) host_network_peer: PeerChoice,
     /// From a pod to itself through a Service.
@@ -58,6 +58,18 @@ pub(crate) enum DenialChoice {
     Undecidable,
 }
 
+/// Which port is seen of what goes through a Service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ServicePortChoice {
+    /// The pods' port.
+    Pods,
+    /// The pods' port by rules that select pods; others may see the Service's port, and are
+    /// undecidable where that makes a difference.
+    ServiceOutsideOfSelectors,
+    /// Nobody can tell, where it makes a difference.
+    Undecidable,
+}
+
 /// Whether a selector is asked about a pod that shares its node's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PeerChoice {
@@ -81,7 +93,7 @@ const QUESTIONS: [&str; 8] = [
     "from the pod's own node",
     "to the pod's own node",
     "ICMP and other protocols without ports, where TCP would be denied",
-    "a Service's port that is not its pods' port, where the pods' port would be denied",
+    "the port of a Service that is not its pods' port",
     "a selector holds of a pod on the host network",
     "a pod to itself through a Service",
 ];
@@ -107,7 +119,7 @@ static COMMON: Row = Row {
         from_own_node: ExemptionChoice::Exempt,
         to_own_node: ExemptionChoice::DeniedIsUndecidable,
         undefined_protocol: DenialChoice::Undecidable,
-        service_port: DenialChoice::Undecidable,
+        service_port: ServicePortChoice::ServiceOutsideOfSelectors,
         host_network_peer: PeerChoice::Undecidable,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
     },
@@ -117,7 +129,7 @@ static COMMON: Row = Row {
         "all of the implementations below, for what runs as root on the node, as the kubelet does",
         DISAGREE,
         DISAGREE,
-        "aws sees the Service's port, all others the pods'",
+        "aws sees the Service's port and knows its pods by selectors only; all others see the pods'",
         DISAGREE,
         DISAGREE,
     ],
@@ -130,7 +142,7 @@ static SPEC: Row = Row {
         from_own_node: ExemptionChoice::Exempt,
         to_own_node: ExemptionChoice::Judged,
         undefined_protocol: DenialChoice::Denied,
-        service_port: DenialChoice::Denied,
+        service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::Exempt,
     },
@@ -153,7 +165,7 @@ static CILIUM: Row = Row {
         from_own_node: ExemptionChoice::Exempt,
         to_own_node: ExemptionChoice::Judged,
         undefined_protocol: DenialChoice::Denied,
-        service_port: DenialChoice::Denied,
+        service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::Exempt,
     },
@@ -176,7 +188,7 @@ static CALICO: Row = Row {
         from_own_node: ExemptionChoice::Exempt,
         to_own_node: ExemptionChoice::Judged,
         undefined_protocol: DenialChoice::Denied,
-        service_port: DenialChoice::Denied,
+        service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
     },
@@ -199,7 +211,7 @@ static AWS: Row = Row {
         from_own_node: ExemptionChoice::Exempt,
         to_own_node: ExemptionChoice::DeniedIsUndecidable,
         undefined_protocol: DenialChoice::Undecidable,
-        service_port: DenialChoice::Undecidable,
+        service_port: ServicePortChoice::Undecidable,
         host_network_peer: PeerChoice::Undecidable,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
     },
@@ -222,7 +234,7 @@ static ANTREA: Row = Row {
         from_own_node: ExemptionChoice::Exempt,
         to_own_node: ExemptionChoice::DeniedIsUndecidable,
         undefined_protocol: DenialChoice::Denied,
-        service_port: DenialChoice::Denied,
+        service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
     },
@@ -245,7 +257,7 @@ static OVN_KUBERNETES: Row = Row {
         from_own_node: ExemptionChoice::Exempt,
         to_own_node: ExemptionChoice::DeniedIsUndecidable,
         undefined_protocol: DenialChoice::Denied,
-        service_port: DenialChoice::Denied,
+        service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::Undecidable,
         itself_via_service: ExemptionChoice::Exempt,
     },
@@ -268,7 +280,7 @@ static KUBE_NETWORK_POLICIES: Row = Row {
         from_own_node: ExemptionChoice::DeniedIsUndecidable,
         to_own_node: ExemptionChoice::DeniedIsUndecidable,
         undefined_protocol: DenialChoice::Denied,
-        service_port: DenialChoice::Denied,
+        service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
     },
@@ -347,6 +359,18 @@ impl DenialChoice {
     const fn words(self) -> &'static str {
         match self {
             Self::Denied => "denied",
+            Self::Undecidable => "undecidable",
+        }
+    }
+}
+
+impl ServicePortChoice {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Pods => "the pods' port is seen",
+            Self::ServiceOutsideOfSelectors => {
+                "undecidable for rules without selectors, else the pods' port"
+            }
             Self::Undecidable => "undecidable",
         }
     }

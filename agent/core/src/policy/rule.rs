@@ -91,16 +91,36 @@ pub(crate) struct Question<'a> {
     pub(crate) peer_identity: Option<&'a Identity>,
     /// What a selector says of a pod on the host network, if it holds of its labels.
     pub(crate) host_network_peer: PeerChoice,
+    /// The port that is seen by what does not select pods, if it is another than the probe's.
+    pub(crate) service_port: Option<u16>,
 }
 
 impl Rule {
     /// Peers are asked first: a rule about somebody else is not near because its port fits.
     pub(crate) fn answer(&self, question: &Question<'_>) -> Answer {
-        let peer = self.peers.answer(question);
+        let Some(port) = question.service_port else {
+            return self.answer_at(self.peers.answer(question, |_| true), question.probe);
+        };
+        let selects = |peer: &Peer| matches!(peer, Peer::Pods(_));
+        let by_selectors = match self.peers {
+            Peers::AnyOf(_) => self.answer_at(self.peers.answer(question, selects), question.probe),
+            Peers::Everyone | Peers::FailsClosed => Answer::No(RuleMatch::PeerIsNoPod),
+        };
+        let others = self.peers.answer(question, |peer| !selects(peer));
+        let others = self.answer_at(others, &Probe { port, ..*question.probe });
+        match (by_selectors, others) {
+            (Answer::Yes, _) | (_, Answer::Yes) => Answer::Yes,
+            (unknown @ Answer::Unknown(..), Answer::No(_)) => unknown,
+            (Answer::No(_), others) => others,
+            (a, b) => least_known(a, b),
+        }
+    }
+
+    fn answer_at(&self, peer: Answer, probe: &Probe<'_>) -> Answer {
         if let Answer::No(_) = peer {
             return peer;
         }
-        match (peer, self.answer_ports(question.probe)) {
+        match (peer, self.answer_ports(probe)) {
             (_, no @ Answer::No(_)) => no,
             (Answer::Yes, ports) => ports,
             (peer, Answer::Yes) => peer,
@@ -160,14 +180,15 @@ impl PortRule {
 }
 
 impl Peers {
-    fn answer(&self, question: &Question<'_>) -> Answer {
+    /// Of all peers, or of some of them. None is no match.
+    fn answer(&self, question: &Question<'_>, counts: impl Fn(&Peer) -> bool) -> Answer {
         let peers = match self {
             Self::Everyone => return Answer::Yes,
             Self::FailsClosed => return Answer::No(RuleMatch::FailsClosed),
             Self::AnyOf(peers) => peers,
         };
         let mut found: Option<Answer> = None;
-        for peer in peers {
+        for peer in peers.iter().filter(|peer| counts(peer)) {
             let answer = peer.answer(question);
             found = match (found, answer) {
                 (_, Answer::Yes) => return Answer::Yes,

@@ -68,14 +68,26 @@ fn judge_tiers<S: Sink>(
     let peer_identity = peer_identity.filter(|_| !S::TAKES);
     // Of a pod on the host network the cluster-scoped APIs say that their selectors never mean it.
     let host_network_peer = PeerChoice::NeverMatches;
-    let question = Question { selection, choices, probe, peer, peer_identity, host_network_peer };
+    let question = Question {
+        selection,
+        choices,
+        probe,
+        peer,
+        peer_identity,
+        host_network_peer,
+        service_port: None,
+    };
     let subject = Subject { pod, identity };
     let mut ends = Ends::default();
     let admin = ordered(side, set.admin(), &subject, &question, sink);
     if !ends.take(admin, Tier::Admin) {
         return ends;
     }
-    let by_network_policies = Question { host_network_peer: choices.host_network_peer, ..question };
+    let by_network_policies = Question {
+        host_network_peer: choices.host_network_peer,
+        service_port: case.service_port,
+        ..question
+    };
     if !network_policies(side, &subject, &by_network_policies, &mut ends, sink) {
         return ends;
     }

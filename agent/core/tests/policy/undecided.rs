@@ -224,32 +224,37 @@ fn profiles_differ_in_what_a_block_holds() {
 
 #[test]
 fn profiles_differ_in_which_port_of_a_service_they_see() {
-    let port = |port: u16| {
+    let rule = |to: &str, port: u16| {
         format!(
-            "y/p: {{podSelector: {{}}, policyTypes: [Egress], egress: [{{ports: [{{port: {port}}}]}}]}}"
+            "y/p: {{podSelector: {{}}, policyTypes: [Egress], \
+             egress: [{{{to}ports: [{{port: {port}}}]}}]}}"
         )
     };
+    let selects = "to: [{namespaceSelector: {}}], ";
+    let both =
+        "to: [{namespaceSelector: {matchLabels: {team: red}}}, {ipBlock: {cidr: 1.0.0.0/8}}], ";
     // The Service's port is 80, the pod's 8080.
     let probe = "y/a service:moved TCP 8080";
+    let undecidable = "Undecidable: CniDependent, NotIsolated";
+    let denied = "Denied: NoRuleMatched, NotIsolated";
+    let allowed = "Allowed: RuleMatched, NotIsolated";
     under(
-        &port(80),
+        &rule("", 80),
         probe,
-        &[
-            (Common, "Undecidable: CniDependent, NotIsolated"),
-            (Aws, "Undecidable: CniDependent, NotIsolated"),
-            (Spec, "Denied: NoRuleMatched, NotIsolated"),
-            (Cilium, "Denied: NoRuleMatched, NotIsolated"),
-        ],
+        &[(Common, undecidable), (Aws, undecidable), (Spec, denied), (Cilium, denied)],
     );
     under(
-        &port(8080),
+        &rule("", 8080),
         probe,
-        &[
-            (Common, "Undecidable: CniDependent, NotIsolated"),
-            (Spec, "Allowed: RuleMatched, NotIsolated"),
-        ],
+        &[(Common, undecidable), (Aws, undecidable), (Spec, allowed), (Calico, allowed)],
     );
-    under(&port(443), probe, &[(Common, "Denied: NoRuleMatched, NotIsolated")]);
+    under(&rule("", 443), probe, &[(Common, denied), (Aws, denied)]);
+    // A rule that selects the pods means their port everywhere but with aws, which may not know
+    // which Services are theirs.
+    under(&rule(selects, 80), probe, &[(Common, denied), (Aws, undecidable), (Spec, denied)]);
+    under(&rule(selects, 8080), probe, &[(Common, allowed), (Aws, undecidable), (Spec, allowed)]);
+    under(&rule(both, 8080), probe, &[(Common, allowed)]);
+    under(&rule(both, 80), probe, &[(Common, denied)]);
     // At its ingress the pod sees its own port, whoever was asked.
     let ingress = "x/p: {podSelector: {}, ingress: [{ports: [{port: 8080}]}]}";
     under(ingress, probe, &[(Common, "Allowed: NotIsolated, RuleMatched")]);
