@@ -10,6 +10,7 @@
 )]
 
 mod agent;
+mod demo;
 mod node;
 mod prometheus;
 mod sensor;

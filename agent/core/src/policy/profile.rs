@@ -129,7 +129,7 @@ static COMMON: Row = Row {
         "all of the implementations below, for what runs as root on the node, as the kubelet does",
         DISAGREE,
         DISAGREE,
-        "aws sees the Service's port and knows its pods by selectors only; all others see the pods'",
+        "aws sees the Service's port, and its pods' by selectors only; all others see the pods'",
         DISAGREE,
         DISAGREE,
     ],
