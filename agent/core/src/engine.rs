@@ -261,14 +261,14 @@ impl Engine {
         let effect = self.index.apply(change, at);
         self.ledger.pods_changed(&effect.pods);
         if !effect.namespaces.is_empty() {
-            let relabelled = |pod: &PodIdentity| effect.namespaces.contains(&pod.namespace);
+            let relabelled = |pod: &Arc<PodIdentity>| effect.namespaces.contains(&pod.namespace);
             self.ledger.forget_verdicts(|sample| {
-                [&sample.source, &sample.target].into_iter().any(|end| any_pod(end, &relabelled))
+                [&sample.source, &sample.target].into_iter().any(|end| end.pods().any(relabelled))
             });
         }
         if effect.nodes {
             let is_node = |end: &End| {
-                matches!(end.endpoint, Endpoint::Node(_)) || any_pod(end, &|pod| pod.host_network)
+                matches!(end.endpoint, Endpoint::Node(_)) || end.pods().any(|pod| pod.host_network)
             };
             self.ledger
                 .forget_verdicts(|sample| is_node(&sample.source) || is_node(&sample.target));
@@ -286,7 +286,7 @@ impl Engine {
                     policies
                         .iter()
                         .filter(|policy| policy.speaks_of(direction))
-                        .any(|policy| any_pod(end, &|pod| policy.may_select(selection, pod)))
+                        .any(|policy| end.pods().any(|pod| policy.may_select(selection, pod)))
                 };
                 self.ledger.forget_verdicts(|sample| {
                     touches(Direction::Egress, &sample.source)
@@ -426,15 +426,6 @@ fn without_guesses(mut resolved: Resolved) -> Resolved {
         }
     }
     resolved
-}
-
-/// Whether any pod that this end may be is such a pod.
-fn any_pod(end: &End, is_such: &impl Fn(&PodIdentity) -> bool) -> bool {
-    match &end.endpoint {
-        Endpoint::Pod(pod) => is_such(pod),
-        Endpoint::Service(service) => service.backends.iter().any(|(end, _)| any_pod(end, is_such)),
-        Endpoint::Node(_) | Endpoint::External | Endpoint::Named(_) | Endpoint::Unknown(_) => false,
-    }
 }
 
 fn judge(

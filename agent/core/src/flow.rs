@@ -60,6 +60,18 @@ pub struct PodIdentity {
     pub service_account: Arc<str>,
 }
 
+impl PodIdentity {
+    /// Whether policies say the same of both, but for what a CIDR says of their addresses and for
+    /// the node each is on.
+    #[must_use]
+    pub fn is_judged_as(&self, other: &Self) -> bool {
+        self.namespace == other.namespace
+            && self.labels == other.labels
+            && self.named_ports == other.named_ports
+            && self.host_network == other.host_network
+    }
+}
+
 /// A container port with a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "fields are those of ContainerPort v1")]
@@ -86,6 +98,24 @@ pub struct End {
     pub addr: Option<IpAddr>,
     /// Who it is.
     pub endpoint: Endpoint,
+}
+
+impl End {
+    /// Every pod this may be: the pod, or a Service's backends. A Service is never behind another.
+    pub fn pods(&self) -> impl Iterator<Item = &Arc<PodIdentity>> {
+        let backends = match &self.endpoint {
+            Endpoint::Service(service) => &*service.backends,
+            _ => &[],
+        };
+        self.pod().into_iter().chain(backends.iter().filter_map(|(backend, _)| backend.pod()))
+    }
+
+    fn pod(&self) -> Option<&Arc<PodIdentity>> {
+        match &self.endpoint {
+            Endpoint::Pod(pod) => Some(pod),
+            _ => None,
+        }
+    }
 }
 
 /// Who is at one end.

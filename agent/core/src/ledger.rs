@@ -287,13 +287,7 @@ fn set_outcomes(edge: &mut Edge) {
 /// and a CIDR could tell them apart; that is left to the pod that stands for them.
 fn judged_alike(a: &End, b: &End) -> bool {
     match (&a.endpoint, &b.endpoint) {
-        (Endpoint::Pod(a), Endpoint::Pod(b)) => {
-            Arc::ptr_eq(a, b)
-                || a.namespace == b.namespace
-                    && a.labels == b.labels
-                    && a.named_ports == b.named_ports
-                    && a.host_network == b.host_network
-        }
+        (Endpoint::Pod(a), Endpoint::Pod(b)) => Arc::ptr_eq(a, b) || a.is_judged_as(b),
         (Endpoint::Service(a), Endpoint::Service(b)) => {
             a.namespace == b.namespace && a.name == b.name
         }

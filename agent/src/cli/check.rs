@@ -116,8 +116,8 @@ pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         (None, Some(url)) => Some(agent::fetch(url, "/report")?),
         (None, None) => None,
     };
-    let (mut declared, whole) = Declared::load(&args.manifests, &sources);
-    if declared.is_empty() && whole {
+    let mut declared = Declared::load(&args.manifests, &sources);
+    if declared.is_empty() && declared.problems() == 0 {
         bail!("no objects to judge by in --manifests");
     }
     let names: Vec<String> = declared.sets.names().iter().map(ToString::to_string).collect();

@@ -92,6 +92,9 @@ enum Output {
     Json,
 }
 
+/// `enforced` and `default-deny`: with these alone there is nothing to compare.
+const ALWAYS_THERE: usize = 2;
+
 /// One answer. Its JSON is a contract.
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
@@ -128,6 +131,7 @@ struct Judge {
     cluster: Declared,
     set: PolicySet,
     profile: Profile,
+    input_problems: usize,
 }
 
 /// Answers one question, or one a line.
@@ -141,7 +145,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let (mut judge, whole) = Judge::new(&args)?;
+    let mut judge = Judge::new(&args)?;
     let answered = match (&args.batch, args.from, args.to) {
         (Some(batch), ..) => judge.answer_all(batch, &mut out)?,
         (None, Some(from), Some(to)) => {
@@ -156,20 +160,18 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         (None, ..) => bail!("--from and --to, or --batch, say what is asked"),
     };
     out.flush()?;
-    let done = whole && answered;
-    Ok(if done { ExitCode::SUCCESS } else { Exit::Failed.into() })
+    Ok(if judge.input_problems == 0 && answered { ExitCode::SUCCESS } else { Exit::Failed.into() })
 }
 
 impl Judge {
-    /// False beside it: some of the input could not be read, and was named.
-    fn new(args: &Args) -> anyhow::Result<(Self, bool)> {
+    fn new(args: &Args) -> anyhow::Result<Self> {
         if args.batch.as_deref() == Some("-".as_ref())
             && args.manifests.iter().any(|path| path.as_os_str() == "-")
         {
             bail!("stdin can be the manifests or the questions, not both");
         }
         let candidates = args.policies.sources();
-        let (cluster, whole) = Declared::load(&args.manifests, &candidates);
+        let cluster = Declared::load(&args.manifests, &candidates);
         if cluster.is_empty() {
             bail!("no objects to judge by in --manifests");
         }
@@ -179,7 +181,8 @@ impl Judge {
             (None, None) => ENFORCED,
         };
         let set = cluster.set(wanted).context("--policy-set")?.clone();
-        Ok((Self { cluster, set, profile: args.policies.profile.into() }, whole))
+        let input_problems = cluster.problems();
+        Ok(Self { cluster, set, profile: args.policies.profile.into(), input_problems })
     }
 
     fn answer<'a>(&'a mut self, question: &'a Question) -> Result<Answer<'a>, String> {
@@ -195,28 +198,26 @@ impl Judge {
         selection.identify_end(probe.target);
         let selection = self.cluster.index.selection();
         let verdict = self.set.explain(selection, self.profile, &probe);
-        let mut sets = Vec::new();
         let all = self.cluster.sets.sets();
-        if let [enforced, others @ ..] = all
-            && others.len() > 1
-        {
-            let base = enforced.evaluate(selection, self.profile, &probe);
-            for set in all {
-                let one = set.evaluate(selection, self.profile, &probe);
-                sets.push(SetAnswer {
-                    policy_set: set.name(),
-                    decision: one.decision,
-                    delta: Delta::between(base.decision, one.decision),
-                    newly_isolated: one.newly_isolated(&base),
-                });
-            }
-        }
+        let compared = if all.len() > ALWAYS_THERE { all } else { &[] };
+        let verdicts: Vec<_> =
+            compared.iter().map(|set| set.evaluate(selection, self.profile, &probe)).collect();
+        // `enforced` comes first.
+        let sets = verdicts.first().map_or_else(Vec::new, |enforced| {
+            let answer = |(set, one): (&'a PolicySet, &Verdict)| SetAnswer {
+                policy_set: set.name(),
+                decision: one.decision,
+                delta: Delta::between(enforced.decision, one.decision),
+                newly_isolated: one.newly_isolated(enforced),
+            };
+            compared.iter().zip(&verdicts).map(answer).collect()
+        });
         Ok(Answer {
             probe: question,
             policy_set: self.set.name(),
             verdict,
             sets,
-            input_problems: self.cluster.problems,
+            input_problems: self.input_problems,
         })
     }
 

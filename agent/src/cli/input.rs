@@ -92,8 +92,6 @@ pub struct Declared {
     pub index: Index,
     /// `enforced`, `default-deny`, then the candidates in the order of their names.
     pub sets: PolicySets,
-    /// What could not be read, or would be refused: it is not judged.
-    pub problems: usize,
     /// What was read for it: the manifests first, then each candidate. Empty if it was read
     /// elsewhere.
     pub sources: Vec<Source>,
@@ -223,25 +221,20 @@ impl PolicyArgs {
 }
 
 impl Declared {
-    /// Reads everything. False beside it: some of the input could not be read, and was named.
+    /// Reads everything, and names every problem.
     #[must_use]
-    pub fn load(manifests: &[PathBuf], candidates: &[CandidateSource]) -> (Self, bool) {
-        let (cluster, mut whole) = load(manifests);
+    pub fn load(manifests: &[PathBuf], candidates: &[CandidateSource]) -> Self {
+        let cluster = load(manifests);
         let mut declared = Self::of(&cluster);
-        declared.problems = cluster.problems.len();
         declared.sources.push(Source::of(None, manifests, &cluster));
         for CandidateSource { name, paths, removed } in candidates {
-            let (loaded, candidate_whole) = load(paths);
-            whole &= candidate_whole;
-            declared.problems += loaded.problems.len();
+            let loaded = load(paths);
             declared.sources.push(Source::of(Some(name.clone()), paths, &loaded));
             let candidate = engine::Candidate { objects: loaded.objects, removed: removed.clone() };
             declared.sets.candidate(name, &candidate, declared.index.selection_mut());
         }
         declared.sets.build();
-        let rejections = declared.sets.rejections();
-        declared.problems += rejections.len();
-        for rejected in &rejections {
+        for rejected in &declared.sets.rejections() {
             let rejection = &rejected.rejection;
             let (set, object) = (&rejected.policy_set, &rejection.object);
             tracing::error!("candidate {set}: {object}: {}", rejection.problem);
@@ -250,7 +243,7 @@ impl Declared {
             let (set, notice) = (&noticed.policy_set, &noticed.rejection);
             tracing::warn!("candidate {set}: {}: {}", notice.object, notice.problem);
         }
-        (declared, whole && rejections.is_empty())
+        declared
     }
 
     /// Objects that were read already.
@@ -270,6 +263,13 @@ impl Declared {
         }
         declared.sets.build();
         declared
+    }
+
+    /// What could not be read, or would be refused: it is not judged.
+    #[must_use]
+    pub fn problems(&self) -> usize {
+        let unread: usize = self.sources.iter().map(|source| source.problems.len()).sum();
+        unread + self.sets.rejections().len()
     }
 
     /// Whether nothing was declared at all.
@@ -303,9 +303,8 @@ impl Source {
     }
 }
 
-/// Reads the paths and tells every problem. False: something could not be read.
-#[must_use]
-pub fn load(paths: &[PathBuf]) -> (Loaded, bool) {
+/// Reads the paths and tells every problem.
+fn load(paths: &[PathBuf]) -> Loaded {
     let loaded = manifests::load(paths);
     for problem in &loaded.problems {
         tracing::error!("{problem}");
@@ -317,6 +316,5 @@ pub fn load(paths: &[PathBuf]) -> (Loaded, bool) {
         let kinds = loaded.skipped.iter().map(|(kind, count)| format!("{count} of {kind}"));
         tracing::info!("not needed and left out: {}", kinds.collect::<Vec<_>>().join(", "));
     }
-    let whole = loaded.problems.is_empty();
-    (loaded, whole)
+    loaded
 }

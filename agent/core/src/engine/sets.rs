@@ -36,12 +36,11 @@ pub struct Candidate {
 }
 
 /// What a change of policies touches.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub enum Touched {
     /// Flows of the pods these policies select, as they were and as they are.
     Policies(Vec<Arc<CompiledPolicy>>),
     /// There is a set more, or one less.
-    #[default]
     Everything,
 }
 

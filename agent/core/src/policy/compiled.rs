@@ -74,18 +74,6 @@ impl CompiledPolicy {
         &self.id
     }
 
-    /// Which API it is of.
-    #[must_use]
-    pub fn kind(&self) -> PolicyKind {
-        self.kind
-    }
-
-    /// Its tier.
-    #[must_use]
-    pub fn tier(&self) -> Tier {
-        self.tier
-    }
-
     /// Where it came from: "enforced" or a candidate's name.
     #[must_use]
     pub fn origin(&self) -> &Arc<str> {
@@ -96,12 +84,6 @@ impl CompiledPolicy {
     #[must_use]
     pub fn notices(&self) -> &[Rejection] {
         &self.notices
-    }
-
-    /// Whether the pod is a subject. False for one on the host network.
-    #[must_use]
-    pub fn selects(&self, selection: &Selection, pod: &PodIdentity) -> bool {
-        self.selects_known(selection, selection.identity(pod), pod) == Known::Yes
     }
 
     /// Whether the pod may be a subject: it is, or its namespace was never seen.

@@ -12,7 +12,7 @@ use foldhash::{HashMap, HashSet};
 
 use super::pattern::{Linked, NamespaceChoice, Pattern, PatternId, Role};
 use super::selector::{Known, Labels, NAMESPACE_NAME_KEY, Selector};
-use crate::flow::{End, Endpoint, PodIdentity};
+use crate::flow::{End, PodIdentity};
 
 /// Below this many patterns and identities together nothing is swept.
 const SWEEP_MIN: usize = 1_024;
@@ -149,13 +149,7 @@ impl Selection {
 
     /// The same for whoever may be at this end: a Service's backends, too.
     pub fn identify_end(&mut self, end: &End) {
-        match &end.endpoint {
-            Endpoint::Pod(pod) => self.identify(pod),
-            Endpoint::Service(service) => {
-                service.backends.iter().for_each(|(end, _)| self.identify_end(end));
-            }
-            Endpoint::Node(_) | Endpoint::External | Endpoint::Named(_) | Endpoint::Unknown(_) => {}
-        }
+        end.pods().for_each(|pod| self.identify(pod));
     }
 
     /// Whether so much was added since the last sweep that it is time for one.

@@ -142,11 +142,7 @@ fn alike<'a>(pods: impl Iterator<Item = &'a Arc<PodIdentity>>) -> (Vec<Choice>, 
     let mut all = true;
     let mut groups: Vec<Alike<'_>> = Vec::new();
     for pod in pods {
-        let same = |known: &Alike<'_>| {
-            known.pod.labels == pod.labels
-                && known.pod.named_ports == pod.named_ports
-                && known.pod.host_network == pod.host_network
-        };
+        let same = |known: &Alike<'_>| known.pod.is_judged_as(pod);
         let at = groups.iter().position(same).unwrap_or(groups.len());
         if at >= CHOICES_MAX {
             all = false;

@@ -5,12 +5,10 @@
 
 use std::fmt::Write;
 
+use parapet_core::engine::DEFAULT_DENY;
 use parapet_core::verdict::{Decision, Delta};
 
 use super::{EdgeRow, Report, words};
-
-/// The set whose line shows its reason only where there is no candidate.
-const DEFAULT_DENY: &str = "default-deny";
 
 /// The columns of `parapet report flows` before those of the policy sets.
 const COLUMNS: [&str; 7] =

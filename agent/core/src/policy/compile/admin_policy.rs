@@ -11,10 +11,10 @@ use super::super::compiled::CompiledPolicy;
 use super::super::labels::port_name_problem;
 use super::super::rule::{PortChoice, PortRule};
 use super::cluster_scoped::{
-    FailsClosed, Version, WrittenRule, compile_priority, compile_subject, fails_closed, names,
+    FailsClosed, Version, WrittenPolicy, WrittenRule, compile_priority, fails_closed, names,
 };
 use super::{Refusals, port_number, protocol_named};
-use crate::flow::{Direction, Protocol};
+use crate::flow::Protocol;
 use crate::object::{AdminNetworkPolicy, AdminPolicyPort, AdminPolicyRule, ClusterPolicyPeer};
 use crate::verdict::{PolicyKind, Tier};
 
@@ -40,7 +40,7 @@ pub(super) fn compile(
     refusals.check_name(name);
     let spec = &policy.spec;
     let is_baseline = kind == PolicyKind::BaselineAdminNetworkPolicy;
-    let (tier, priority) = if is_baseline {
+    let precedence = if is_baseline {
         if name != BASELINE_NAME {
             refusals.add("metadata.name", format!("must be {BASELINE_NAME:?}, not {name:?}"));
         }
@@ -51,26 +51,14 @@ pub(super) fn compile(
     } else {
         (Tier::Admin, compile_priority(spec.priority, &mut refusals))
     };
-    let subject = compile_subject(spec.subject.as_ref(), &mut refusals);
-    let ingress = version.compile_rules(Direction::Ingress, spec.ingress.as_deref(), &mut refusals);
-    let egress = version.compile_rules(Direction::Egress, spec.egress.as_deref(), &mut refusals);
-    if !refusals.all.is_empty() {
-        return Err(refusals.all);
-    }
-    Ok(CompiledPolicy {
-        tier,
-        priority,
-        namespace: "".into(),
-        name: name.into(),
-        kind,
-        origin,
-        id: name.into(),
-        subject,
-        ingress,
-        egress,
-        notices: refusals.notices.into(),
-        remarks: refusals.remarks.into(),
-    })
+    let written = WrittenPolicy {
+        name,
+        precedence,
+        subject: spec.subject.as_ref(),
+        ingress: spec.ingress.as_deref(),
+        egress: spec.egress.as_deref(),
+    };
+    version.compile(written, origin, refusals)
 }
 
 impl WrittenRule for AdminPolicyRule {

@@ -9,10 +9,10 @@ use super::super::compiled::CompiledPolicy;
 use super::super::labels::port_name_problem;
 use super::super::rule::{PortChoice, PortRule};
 use super::cluster_scoped::{
-    FailsClosed, Version, WrittenRule, compile_priority, compile_subject, fails_closed, names,
+    FailsClosed, Version, WrittenPolicy, WrittenRule, compile_priority, fails_closed, names,
 };
 use super::{Refusals, port_number};
-use crate::flow::{Direction, Protocol};
+use crate::flow::Protocol;
 use crate::object::{
     ClusterNetworkPolicy, ClusterPolicyPeer, ClusterPolicyProtocol, ClusterPolicyRule, PortOrRange,
     ProtocolPorts,
@@ -45,26 +45,14 @@ pub(super) fn compile(
         }
     };
     let priority = compile_priority(spec.priority, &mut refusals);
-    let subject = compile_subject(spec.subject.as_ref(), &mut refusals);
-    let ingress = VERSION.compile_rules(Direction::Ingress, spec.ingress.as_deref(), &mut refusals);
-    let egress = VERSION.compile_rules(Direction::Egress, spec.egress.as_deref(), &mut refusals);
-    if !refusals.all.is_empty() {
-        return Err(refusals.all);
-    }
-    Ok(CompiledPolicy {
-        tier,
-        priority,
-        namespace: "".into(),
-        name: name.into(),
-        kind: VERSION.kind,
-        origin,
-        id: name.into(),
-        subject,
-        ingress,
-        egress,
-        notices: refusals.notices.into(),
-        remarks: refusals.remarks.into(),
-    })
+    let written = WrittenPolicy {
+        name,
+        precedence: (tier, priority),
+        subject: spec.subject.as_ref(),
+        ingress: spec.ingress.as_deref(),
+        egress: spec.egress.as_deref(),
+    };
+    VERSION.compile(written, origin, refusals)
 }
 
 impl WrittenRule for ClusterPolicyRule {

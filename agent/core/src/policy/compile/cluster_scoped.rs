@@ -5,8 +5,12 @@
 //! A peer or port of which only unknown fields are set is from a newer version of the API: it is
 //! told, and its rule must let nothing pass.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 
+use super::super::Rejection;
+use super::super::compiled::CompiledPolicy;
 use super::super::domain::DomainName;
 use super::super::pattern::{Linked, NamespaceChoice, Pattern, Role};
 use super::super::rule::{Block, Peer, Peers, PortRule, Rule};
@@ -14,7 +18,7 @@ use super::super::selector::Selector;
 use super::{Refusals, compile_selector};
 use crate::flow::Direction;
 use crate::object::{ClusterPolicyPeer, ClusterPolicySubject, NamespacedPods, UnknownFields};
-use crate::verdict::{Action, PolicyKind};
+use crate::verdict::{Action, PolicyKind, Tier};
 
 /// Longest name of a rule, in characters.
 const RULE_NAME_CHARS_MAX: usize = 100;
@@ -39,6 +43,15 @@ pub(super) struct Version {
     pub(super) ports_field: &'static str,
     /// "destinationNamedPort" or "namedPort".
     pub(super) named_port_field: &'static str,
+}
+
+/// A policy as a version of the API writes it, its precedence read.
+pub(super) struct WrittenPolicy<'a, R> {
+    pub(super) name: &'a str,
+    pub(super) precedence: (Tier, u16),
+    pub(super) subject: Option<&'a ClusterPolicySubject>,
+    pub(super) ingress: Option<&'a [R]>,
+    pub(super) egress: Option<&'a [R]>,
 }
 
 /// One rule as a version of the API writes it.
@@ -72,10 +85,7 @@ pub(super) fn compile_priority(priority: Option<i64>, refusals: &mut Refusals) -
     0
 }
 
-pub(super) fn compile_subject(
-    subject: Option<&ClusterPolicySubject>,
-    refusals: &mut Refusals,
-) -> Linked {
+fn compile_subject(subject: Option<&ClusterPolicySubject>, refusals: &mut Refusals) -> Linked {
     let path = "spec.subject";
     let (namespaces, pods) = match subject {
         None => {
@@ -100,6 +110,37 @@ pub(super) fn compile_subject(
 }
 
 impl Version {
+    /// Puts a policy together.
+    pub(super) fn compile<R: WrittenRule>(
+        &self,
+        written: WrittenPolicy<'_, R>,
+        origin: Arc<str>,
+        mut refusals: Refusals,
+    ) -> Result<CompiledPolicy, Vec<Rejection>> {
+        let WrittenPolicy { name, precedence: (tier, priority), subject, ingress, egress } =
+            written;
+        let subject = compile_subject(subject, &mut refusals);
+        let ingress = self.compile_rules(Direction::Ingress, ingress, &mut refusals);
+        let egress = self.compile_rules(Direction::Egress, egress, &mut refusals);
+        if !refusals.all.is_empty() {
+            return Err(refusals.all);
+        }
+        Ok(CompiledPolicy {
+            tier,
+            priority,
+            namespace: "".into(),
+            name: name.into(),
+            kind: self.kind,
+            origin,
+            id: name.into(),
+            subject,
+            ingress,
+            egress,
+            notices: refusals.notices.into(),
+            remarks: refusals.remarks.into(),
+        })
+    }
+
     /// Refuses a list that is longer than the API allows, or that is there and empty.
     fn check_length<T>(
         &self,
@@ -119,7 +160,7 @@ impl Version {
     }
 
     /// The rules of a direction. None if there are none: then it is not spoken of.
-    pub(super) fn compile_rules<R: WrittenRule>(
+    fn compile_rules<R: WrittenRule>(
         &self,
         direction: Direction,
         given: Option<&[R]>,
