@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Raised with every change to a struct, a constant or the meaning of a field in this crate.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Name of the plain hash that leads from a [`FlowKey`] to its slot number (`u32`).
 pub const MAP_FLOWS: &str = "FLOWS";
@@ -20,14 +20,29 @@ pub const MAP_EVENTS: &str = "EVENTS";
 pub const MAP_LOST: &str = "LOST";
 /// Name of the socket-local storage with the flow a socket was last seen in.
 pub const MAP_SOCKETS: &str = "SOCKETS";
-/// Name of the table of socket pairs: who sent first (UDP), which SYN was counted (TCP).
+/// Name of the table of sockets with several peers: who sent first on each pair.
 pub const MAP_PAIRS: &str = "PAIRS";
+/// Name of the hash of [`ServicePort`]s that the agent keeps.
+pub const MAP_SERVICES: &str = "SERVICES";
+/// Name of the hash from cgroup id to the [`Share`] of the tables that the kernel gave it.
+pub const MAP_TAKEN: &str = "TAKEN";
+/// Name of the hash from cgroup id to the [`Share`] of the tables that the agent took back.
+pub const MAP_RETURNED: &str = "RETURNED";
+/// Name of the per-CPU array of totals, indexed by the `TOTAL_*` constants.
+pub const MAP_TOTALS: &str = "TOTALS";
 
 /// Flows the kernel can count at once. More are counted as lost packets. Below 2^23, because a
 /// socket remembers its slot number in 23 bits.
 pub const FLOWS_MAX: u32 = 65_536;
-/// Socket pairs remembered at once. The least recently used one is forgotten.
-pub const PAIRS_MAX: u32 = 65_536;
+/// Socket pairs remembered at once, of sockets that talk to more than one peer. The agent forgets
+/// idle ones.
+pub const PAIRS_MAX: u32 = 131_072;
+/// Service ports the agent can tell the kernel of.
+pub const SERVICES_MAX: u32 = 65_536;
+/// cgroups whose share of the tables is known at once.
+pub const SHARES_MAX: u32 = 16_384;
+/// One cgroup gets at most one part in this many of each table.
+pub const SHARE_DIVISOR: u32 = 4;
 /// Bytes in the event ring: a power of two and a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Longest cgroup path an event carries, without the final zero byte. Longer ones are cut and the
@@ -45,6 +60,13 @@ pub const DIRECTION_INGRESS: u8 = 2;
 pub const SLOT_FREE: u32 = 0;
 /// [`FlowSlot::state`] of a slot whose key and counters are valid.
 pub const SLOT_LIVE: u32 = 1;
+/// [`FlowSlot::state`] of a slot that the agent takes back: its counters are valid, and nobody may
+/// begin to use it.
+pub const SLOT_LEAVING: u32 = 2;
+
+/// Bit of a [`ServicePort`]'s value: its connections are counted one by one, because its backends
+/// are not alike and only the tuple tells which of them a connection went to.
+pub const SERVICE_ONE_BY_ONE: u32 = 1;
 
 /// Losses: an event found the ring full.
 pub const STAGE_RING_FULL: u32 = 0;
@@ -52,24 +74,43 @@ pub const STAGE_RING_FULL: u32 = 0;
 pub const STAGE_FLOW_TABLE_FULL: u32 = 1;
 /// Losses: a packet whose headers could not be read.
 pub const STAGE_MALFORMED_PACKET: u32 = 2;
-/// Losses: a packet of a protocol that is not followed yet.
-pub const STAGE_OTHER_PROTOCOL: u32 = 3;
+/// Losses: a later fragment, sent so by a raw socket: it has no ports to know its flow by.
+pub const STAGE_LATER_FRAGMENT: u32 = 3;
 /// Losses: a socket for which the kernel gave no storage; its packets count, its direction may be
 /// unknown.
 pub const STAGE_SOCKET_STORAGE: u32 = 4;
-/// Losses: a socket pair that could not be remembered; its next packet is counted as a new attempt.
+/// Losses: a packet of a socket pair that could not be remembered: it counts, but not whether it
+/// began or answered anything.
 pub const STAGE_SOCKET_PAIR: u32 = 5;
+/// Losses: a packet whose socket the kernel does not show whole.
+pub const STAGE_NO_SOCKET: u32 = 6;
+/// Losses: a packet whose flow found its cgroup's share of the flow table used up.
+pub const STAGE_FLOW_QUOTA: u32 = 7;
+/// Losses: a DNS answer found the ring full.
+pub const STAGE_NAMES_FULL: u32 = 8;
 /// How many stages there are.
-pub const STAGES: u32 = 6;
+pub const STAGES: u32 = 9;
 /// The label of each stage in `parapet_events_lost_total{stage}`, indexed by its constant.
 pub const STAGE_NAMES: [&str; STAGES as usize] = [
     "ring_full",
     "flow_table_full",
     "malformed_packet",
-    "other_protocol",
+    "later_fragment",
     "socket_storage",
     "socket_pair",
+    "no_socket",
+    "flow_quota",
+    "names_full",
 ];
+
+/// Totals that do not depend on room in any table: attempts seen.
+pub const TOTAL_ATTEMPTS: u32 = 0;
+/// Totals: attempts that were answered.
+pub const TOTAL_ANSWERED: u32 = 1;
+/// Totals: attempts that were refused.
+pub const TOTAL_REFUSED: u32 = 2;
+/// How many totals there are.
+pub const TOTALS: u32 = 3;
 
 /// Event kind: a flow key was seen for the first time. Body: [`FlowSeen`].
 pub const EVENT_FLOW_SEEN: u32 = 1;
@@ -88,16 +129,18 @@ pub struct FlowKey {
     /// IPv4-mapped IPv6 addresses are stored as IPv4.
     pub peer_addr: [u8; 16],
     /// The responder's port in host order: ours for ingress, the peer's for egress, 0 if the
-    /// direction is unknown.
+    /// direction is unknown or the protocol has no ports.
     pub service_port: u16,
-    /// IP protocol number (6 TCP, 17 UDP).
+    /// IP protocol number (6 TCP, 17 UDP, 132 SCTP, 1 ICMP, ..).
     pub protocol: u8,
     /// 4 or 6.
     pub family: u8,
     /// One of the `DIRECTION_*` constants.
     pub direction: u8,
     /// Always zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// 0, or our own port in host order: then this is one connection, see [`SERVICE_ONE_BY_ONE`].
+    pub local_port: u16,
 }
 
 /// One flow's counters. The kernel adds, the agent reads through shared memory and never writes
@@ -129,10 +172,79 @@ pub struct FlowSlot {
     pub attempts_total: u64,
     /// Attempts the responder answered: completed TCP handshakes, UDP pairs with a packet back.
     pub answered_total: u64,
-    /// Attempts the responder or the network refused: TCP reset, ICMP unreachable.
-    pub refused_total: u64,
+    /// Attempts the responder refused with a TCP reset or an SCTP abort.
+    pub refused_reset_total: u64,
+    /// Attempts refused by ICMP "port unreachable" or "protocol unreachable": nobody listens.
+    pub refused_port_total: u64,
+    /// Attempts refused by another ICMP "unreachable": no way there, or a filter on the way.
+    pub refused_route_total: u64,
     /// TCP connections that ended (FIN or RST after the handshake).
     pub closed_total: u64,
+    /// Nanoseconds from the first SYN to its SYN-ACK, summed over the answered attempts of TCP that
+    /// we began.
+    pub handshake_ns_total: u64,
+    /// Our own address in the first packet, in the form of `key.peer_addr`.
+    pub local_addr: [u8; 16],
+}
+
+/// A port of a Service, as a client asks for it. Its value is `SERVICE_*` bits.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ServicePort {
+    /// In the form of [`FlowKey::peer_addr`].
+    pub addr: [u8; 16],
+    /// In host order.
+    pub port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub family: u8,
+}
+
+/// How much of the tables one cgroup has. The kernel only adds to its copy and the agent only to
+/// the other one, so that neither overwrites what the other counts.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Flow slots.
+    pub flows: u64,
+    /// Socket pairs.
+    pub pairs: u64,
+}
+
+/// A socket and one of its peers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PairKey {
+    /// The socket's cookie; for SCTP the cgroup id, because an accepted association moves to a
+    /// socket of its own.
+    pub owner: u64,
+    /// In the form of [`FlowKey::peer_addr`].
+    pub peer_addr: [u8; 16],
+    /// In host order; for ICMP echo its identifier.
+    pub peer_port: u16,
+    /// In host order.
+    pub local_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Always zero.
+    pub reserved: [u8; 3],
+}
+
+/// What is remembered of a pair.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// The flow's slot, its generation and whether an answer was counted, in the kernel's own form.
+    pub flow: u64,
+    /// Nanoseconds on the monotonic clock, coarse.
+    pub last_seen_ns: u64,
+    /// cgroup id of the local socket.
+    pub cgroup_id: u64,
+    /// One of the `DIRECTION_*` constants.
+    pub direction: u32,
+    /// 1 once an answer was counted.
+    pub answered: u32,
 }
 
 /// The first bytes of every event.
@@ -174,11 +286,16 @@ pub struct CgroupEvent {
 const _: () = assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
 const _: () = assert!(core::mem::offset_of!(FlowKey, service_port) == 24);
 const _: () = assert!(core::mem::offset_of!(FlowKey, direction) == 28);
-const _: () = assert!(size_of::<FlowSlot>() == 120 && align_of::<FlowSlot>() == 8);
+const _: () = assert!(core::mem::offset_of!(FlowKey, local_port) == 30);
+const _: () = assert!(size_of::<FlowSlot>() == 160 && align_of::<FlowSlot>() == 8);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, generation) == 32);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, state) == 36);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, first_seen_ns) == 40);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, attempts_total) == 88);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, local_addr) == 144);
+const _: () = assert!(size_of::<ServicePort>() == 20 && align_of::<ServicePort>() == 2);
+const _: () = assert!(size_of::<Share>() == 16);
+const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Pair>() == 32);
 const _: () = assert!(size_of::<EventHeader>() == 16);
 const _: () = assert!(size_of::<FlowSeen>() == 40);
 const _: () = assert!(size_of::<CgroupEvent>() == 16);

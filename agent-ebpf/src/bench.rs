@@ -28,7 +28,8 @@ pub fn bench_floor(ctx: SkBuffContext) -> i32 {
         protocol: packet.protocol,
         family: packet.family,
         direction: 1,
-        reserved: [0; 3],
+        reserved: 0,
+        local_port: 0,
     };
     // SAFETY: a helper without arguments; the value is copied at once.
     let (now, slot) = unsafe { (bpf_ktime_get_coarse_ns(), FLOWS.get(key).copied()) };

@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use parapet_common::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowKey, FlowSeen, FlowSlot, SLOT_LIVE,
-    STAGE_FLOW_TABLE_FULL, STAGE_MALFORMED_PACKET, STAGE_OTHER_PROTOCOL, STAGE_SOCKET_PAIR,
+    STAGE_FLOW_TABLE_FULL, STAGE_LATER_FRAGMENT, STAGE_MALFORMED_PACKET, STAGE_SOCKET_PAIR,
 };
 
 use crate::{
@@ -47,7 +47,7 @@ fn observe(ctx: &SkBuffContext, way: Way) {
     let packet = match packet::parse(ctx, way) {
         Ok(packet) => packet,
         Err(NoFlow::Malformed) => return count::lost(STAGE_MALFORMED_PACKET),
-        Err(NoFlow::OtherProtocol) => return count::lost(STAGE_OTHER_PROTOCOL),
+        Err(NoFlow::OtherProtocol) => return count::lost(STAGE_LATER_FRAGMENT),
     };
     let Some(sk) = socket::of(ctx) else {
         return count::lost(STAGE_MALFORMED_PACKET);
@@ -365,7 +365,8 @@ fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> Option<(u32, *mu
         protocol: packet.protocol,
         family: packet.family,
         direction,
-        reserved: [0; 3],
+        reserved: 0,
+        local_port: 0,
     };
     // SAFETY: the value is copied at once.
     let known = unsafe { FLOWS.get(key).copied() };
@@ -428,7 +429,7 @@ fn add(slot: *mut FlowSlot, way: Way, packet: &Packet, marks: Marks) {
             count::add(&raw mut (*slot).answered_total, 1);
         }
         if marks.refusal {
-            count::add(&raw mut (*slot).refused_total, 1);
+            count::add(&raw mut (*slot).refused_reset_total, 1);
         }
         if marks.close {
             count::add(&raw mut (*slot).closed_total, 1);

@@ -76,6 +76,6 @@ fn refused(state: *mut SocketState, taken: bool) {
             }
             _ => return,
         }
-        count::add(&raw mut (*slot).refused_total, 1);
+        count::add(&raw mut (*slot).refused_port_total, 1);
     }
 }

@@ -109,6 +109,8 @@ fn seen(probe: &Probe<'_>) -> (FlowRecord, Resolved) {
     let record = FlowRecord {
         cgroup_id: 1,
         peer: target.addr.unwrap(),
+        local_addr: None,
+        local_port: None,
         service_port: port,
         protocol,
         direction: Some(Direction::Egress),

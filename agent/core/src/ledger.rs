@@ -161,7 +161,10 @@ impl Entry {
             (&mut counts.attempts, seen.attempts),
             (&mut counts.answered, seen.answered),
             (&mut counts.refused, seen.refused),
+            (&mut counts.refused_port, seen.refused_port),
+            (&mut counts.refused_route, seen.refused_route),
             (&mut counts.closed, seen.closed),
+            (&mut counts.handshake_ns, seen.handshake_ns),
         ];
         for (total, more) in fields {
             *total = total.saturating_add(more);

@@ -4,6 +4,7 @@
 //! are none. It never trusts a length, an address family or a path from the bytes.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use crate::flow::{Direction, Protocol, Timestamp};
 
@@ -44,7 +45,11 @@ pub struct FlowRecord {
     pub cgroup_id: u64,
     /// The peer's address.
     pub peer: IpAddr,
-    /// The responder's port; 0 if the direction is unknown.
+    /// Our own address in its first packet; none if the kernel did not say.
+    pub local_addr: Option<IpAddr>,
+    /// Our own port, if this is one connection to a Service port whose backends differ.
+    pub local_port: Option<NonZeroU16>,
+    /// The responder's port; 0 if the direction is unknown or the protocol has no ports.
     pub service_port: u16,
     /// IP protocol.
     pub protocol: Protocol,
@@ -69,7 +74,16 @@ pub struct Counts {
     pub attempts: u64,
     pub answered: u64,
     pub refused: u64,
+    /// Those of `refused` by ICMP "port unreachable" or "protocol unreachable".
+    #[serde(default)]
+    pub refused_port: u64,
+    /// Those of `refused` by another ICMP "unreachable".
+    #[serde(default)]
+    pub refused_route: u64,
     pub closed: u64,
+    /// Sum of the TCP handshakes of answered attempts, in nanoseconds; known where they began.
+    #[serde(default)]
+    pub handshake_ns: u64,
 }
 
 impl Counts {
@@ -85,7 +99,10 @@ impl Counts {
             attempts: delta(self.attempts, before.attempts),
             answered: delta(self.answered, before.answered),
             refused: delta(self.refused, before.refused),
+            refused_port: delta(self.refused_port, before.refused_port),
+            refused_route: delta(self.refused_route, before.refused_route),
             closed: delta(self.closed, before.closed),
+            handshake_ns: delta(self.handshake_ns, before.handshake_ns),
         }
     }
 }

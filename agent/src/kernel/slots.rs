@@ -7,6 +7,7 @@
 //! free ones.
 
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use parapet_common::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FlowKey, FlowSlot, SLOT_FREE, SLOT_LIVE,
 };
 use parapet_core::flow::{Direction, Protocol, Timestamp};
-use parapet_core::record::{Counts, FlowRecord, Record};
+use parapet_core::record::{Counts, FlowRecord, Record, address};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::clock::Clock;
@@ -235,7 +236,8 @@ fn empty() -> FlowSlot {
             protocol: 0,
             family: 0,
             direction: 0,
-            reserved: [0; 3],
+            reserved: 0,
+            local_port: 0,
         },
         generation: 0,
         state: SLOT_FREE,
@@ -247,8 +249,12 @@ fn empty() -> FlowSlot {
         received_bytes_total: 0,
         attempts_total: 0,
         answered_total: 0,
-        refused_total: 0,
+        refused_reset_total: 0,
+        refused_port_total: 0,
+        refused_route_total: 0,
         closed_total: 0,
+        handshake_ns_total: 0,
+        local_addr: [0; 16],
     }
 }
 
@@ -266,8 +272,14 @@ fn record(
         received_bytes: slot.received_bytes_total,
         attempts: slot.attempts_total,
         answered: slot.answered_total,
-        refused: slot.refused_total,
+        refused: slot
+            .refused_reset_total
+            .saturating_add(slot.refused_port_total)
+            .saturating_add(slot.refused_route_total),
+        refused_port: slot.refused_port_total,
+        refused_route: slot.refused_route_total,
         closed: slot.closed_total,
+        handshake_ns: slot.handshake_ns_total,
     };
     if total == taken.counted {
         return None;
@@ -284,7 +296,9 @@ fn record(
     };
     Some(FlowRecord {
         cgroup_id: slot.key.cgroup_id,
-        peer: parapet_core::record::address(slot.key.family, slot.key.peer_addr)?,
+        peer: address(slot.key.family, slot.key.peer_addr)?,
+        local_addr: address(slot.key.family, slot.local_addr).filter(|own| !own.is_unspecified()),
+        local_port: NonZeroU16::new(slot.key.local_port),
         service_port: slot.key.service_port,
         protocol: Protocol(slot.key.protocol),
         direction: match slot.key.direction {

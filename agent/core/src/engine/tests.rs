@@ -102,6 +102,8 @@ fn flow(
     FlowRecord {
         cgroup_id,
         peer: peer.parse::<IpAddr>().expect("an address"),
+        local_addr: None,
+        local_port: None,
         service_port: port,
         protocol: Protocol::TCP,
         direction,
@@ -114,8 +116,7 @@ fn flow(
             received_bytes: 200,
             attempts: 1,
             answered: 1,
-            refused: 0,
-            closed: 0,
+            ..Counts::default()
         },
     }
 }

@@ -43,6 +43,8 @@ fn ask(index: &mut Index, peer: &str, at: u64) -> End {
     let record = FlowRecord {
         cgroup_id: 1,
         peer: peer.parse().expect("an address"),
+        local_addr: None,
+        local_port: None,
         service_port: 80,
         protocol: Protocol::TCP,
         direction: Some(Direction::Egress),

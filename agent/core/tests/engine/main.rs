@@ -226,6 +226,8 @@ fn flows() -> Input {
         Record::Flow(FlowRecord {
             cgroup_id: local as u64,
             peer: peer.parse().unwrap(),
+            local_addr: None,
+            local_port: None,
             service_port: 80,
             protocol: Protocol::TCP,
             direction: Some(direction),
