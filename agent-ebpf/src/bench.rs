@@ -6,7 +6,7 @@ use parapet_common::FlowKey;
 use crate::{
     count,
     maps::{FLOWS, LOST},
-    packet::{self, Way},
+    packet::{self, Packet, Way},
 };
 
 const PASS: i32 = 1;
@@ -20,7 +20,10 @@ pub fn bench_empty(_: SkBuffContext) -> i32 {
 /// The least a flow counter can do: read the headers, the time, and one hash.
 #[cgroup_skb(egress)]
 pub fn bench_floor(ctx: SkBuffContext) -> i32 {
-    let Ok(packet) = packet::parse(&ctx, Way::Sent) else { return PASS };
+    let mut packet = Packet::new(&ctx, Way::Sent);
+    if packet::parse(&ctx, &mut packet).is_err() {
+        return PASS;
+    }
     let key = FlowKey {
         cgroup_id: 1,
         peer_addr: packet.peer_addr,

@@ -2,7 +2,7 @@
 
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
-use crate::maps::LOST;
+use crate::maps::{LOST, TOTALS};
 
 /// Adds without a result, which LLVM lowers to the atomic add that every supported kernel knows
 /// (`BPF_XADD`); the fetching form would need 5.12.
@@ -19,6 +19,14 @@ pub fn add(counter: *mut u64, amount: u64) {
 pub fn lost(stage: u32) {
     if let Some(counter) = LOST.get_ptr_mut(stage) {
         // A per-CPU value, but a softirq may interrupt a system call on the same CPU.
+        add(counter, 1);
+    }
+}
+
+/// More of a `TOTAL_*`.
+#[inline(always)]
+pub fn total(which: u32) {
+    if let Some(counter) = TOTALS.get_ptr_mut(which) {
         add(counter, 1);
     }
 }

@@ -14,9 +14,13 @@ mod count;
 mod emit;
 mod flow;
 mod maps;
+mod older;
 mod packet;
+mod pair;
 mod refusal;
+mod share;
 mod socket;
+mod tcp;
 
 /// Some helpers are for GPL-compatible programs only.
 #[unsafe(link_section = "license")]

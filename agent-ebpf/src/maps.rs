@@ -3,9 +3,12 @@
 use aya_ebpf::{
     bindings::{BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type},
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, Queue, RingBuf},
+    maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
 };
-use parapet_common::{EVENTS_BYTES, FLOWS_MAX, FlowKey, FlowSlot, PAIRS_MAX, STAGES};
+use parapet_common::{
+    EVENTS_BYTES, FLOWS_MAX, FlowKey, FlowSlot, PAIRS_MAX, Pair, PairKey, SERVICES_MAX, SHARES_MAX,
+    STAGES, ServicePort, Share, TOTALS as TOTALS_COUNT,
+};
 
 /// Value of [`SOCKETS`].
 #[repr(C)]
@@ -13,36 +16,12 @@ use parapet_common::{EVENTS_BYTES, FLOWS_MAX, FlowKey, FlowSlot, PAIRS_MAX, STAG
 pub struct SocketState {
     /// A `socket::CachedFlow`.
     pub flow: u64,
-    /// One of the `socket::PHASE_*` (TCP only).
+    /// When we sent the first SYN, on the monotonic clock (TCP only).
+    pub opened_ns: u64,
+    /// One of the `socket::PHASE_*`.
     pub phase: u32,
     /// SYNs we sent again (TCP only).
     pub repeated_syns: u32,
-}
-
-/// A socket and one of its peers.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct PairKey {
-    pub cookie: u64,
-    pub peer_addr: [u8; 16],
-    pub peer_port: u32,
-    pub reserved: u32,
-}
-
-/// Value of [`PAIRS`].
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Pair {
-    /// `DIRECTION_*`.
-    pub direction: u32,
-    /// 1 once an answer was counted (UDP).
-    pub answered: u32,
-    /// Sequence number of the SYN that was counted (TCP listeners).
-    pub sequence: u32,
-    pub reserved: u32,
-    /// A `socket::CachedFlow`, so that a socket with many peers needs one hash a packet and not two
-    /// (UDP).
-    pub flow: u64,
 }
 
 /// Flow to slot number. Preallocated: an insert fails for want of room, never for want of memory.
@@ -65,10 +44,44 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(STAGES, 0);
 
-/// Who sent first on a UDP socket pair, which SYN a listener was counted for. Forgetting the oldest
-/// costs one attempt counted anew, no packet.
+/// What was seen, whether there was room to count it by flow or not.
 #[map]
-pub static PAIRS: LruHashMap<PairKey, Pair> = LruHashMap::with_max_entries(PAIRS_MAX, 0);
+pub static TOTALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(TOTALS_COUNT, 0);
+
+/// Who sent first, on the pairs of sockets that have more than one peer. Memory is taken as it
+/// fills: most nodes never need a hundredth of it.
+#[map]
+pub static PAIRS: HashMap<PairKey, Pair> =
+    HashMap::with_max_entries(PAIRS_MAX, BPF_F_NO_PREALLOC);
+
+/// Ports of Services, as clients ask for them.
+#[map]
+pub static SERVICES: HashMap<ServicePort, u32> =
+    HashMap::with_max_entries(SERVICES_MAX, BPF_F_NO_PREALLOC);
+
+/// What each cgroup got of the tables.
+#[map]
+pub static TAKEN: HashMap<u64, Share> = HashMap::with_max_entries(SHARES_MAX, BPF_F_NO_PREALLOC);
+
+/// What the agent took back of that.
+#[map]
+pub static RETURNED: HashMap<u64, Share> = HashMap::with_max_entries(SHARES_MAX, BPF_F_NO_PREALLOC);
+
+/// Listening ports of every network namespace, while sockets older than the sensor are looked at.
+#[map]
+pub static LISTENERS: HashMap<Listener, u32> =
+    HashMap::with_max_entries(LISTENERS_MAX, BPF_F_NO_PREALLOC);
+
+const LISTENERS_MAX: u32 = 32_768;
+
+/// Key of [`LISTENERS`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Listener {
+    /// Address of the network namespace in the kernel: never shown, only compared.
+    pub namespace: u64,
+    pub port: u64,
+}
 
 const SOCKETS_FLAGS: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
 
@@ -104,44 +117,55 @@ pub static SOCKETS: SocketStorage = SocketStorage {
     map_flags: core::ptr::null(),
 };
 
-/// Offsets in bytes into structs of the running kernel, set by the agent from the kernel's BTF.
+/// Flows a cgroup may have at once; set by the agent.
 #[unsafe(no_mangle)]
-static OFFSET_CGROUP_KN: u32 = 0;
-#[unsafe(no_mangle)]
-static OFFSET_CGROUP_ROOT: u32 = 0;
-#[unsafe(no_mangle)]
-static OFFSET_CGROUP_LEVEL: u32 = 0;
-#[unsafe(no_mangle)]
-static OFFSET_KERNFS_NODE_ID: u32 = 0;
-#[unsafe(no_mangle)]
-static OFFSET_CGROUP_ROOT_HIERARCHY_ID: u32 = 0;
-#[unsafe(no_mangle)]
-static OFFSET_SOCK_ERR: u32 = 0;
+static FLOWS_SHARE: u32 = FLOWS_MAX;
 
-/// Which field.
-#[derive(Clone, Copy)]
-pub enum Offset {
-    CgroupKn,
-    CgroupRoot,
-    CgroupLevel,
-    KernfsNodeId,
-    CgroupRootHierarchyId,
-    SockErr,
+#[inline(always)]
+pub fn flows_share() -> u32 {
+    // SAFETY: as for the offsets below.
+    unsafe { core::ptr::read_volatile(&raw const FLOWS_SHARE) }
 }
 
-impl Offset {
-    #[inline(always)]
-    pub fn bytes(self) -> usize {
-        let global: *const u32 = match self {
-            Self::CgroupKn => &raw const OFFSET_CGROUP_KN,
-            Self::CgroupRoot => &raw const OFFSET_CGROUP_ROOT,
-            Self::CgroupLevel => &raw const OFFSET_CGROUP_LEVEL,
-            Self::KernfsNodeId => &raw const OFFSET_KERNFS_NODE_ID,
-            Self::CgroupRootHierarchyId => &raw const OFFSET_CGROUP_ROOT_HIERARCHY_ID,
-            Self::SockErr => &raw const OFFSET_SOCK_ERR,
-        };
-        // SAFETY: a static of this object; volatile because the loader changes it after
-        // compilation.
-        unsafe { core::ptr::read_volatile(global) as usize }
-    }
+/// Declares the load-time constants and the enum that names them.
+macro_rules! offsets {
+    ($($variant:ident = $global:ident),* $(,)?) => {
+        $(#[unsafe(no_mangle)]
+        static $global: u32 = 0;)*
+
+        /// Offset in bytes into a struct of the running kernel, set by the agent from the kernel's
+        /// BTF.
+        #[derive(Clone, Copy)]
+        pub enum Offset {
+            $($variant),*
+        }
+
+        impl Offset {
+            #[inline(always)]
+            pub fn bytes(self) -> usize {
+                let global: *const u32 = match self {
+                    $(Self::$variant => &raw const $global),*
+                };
+                // SAFETY: a static of this object; volatile because the loader changes it after
+                // compilation.
+                unsafe { core::ptr::read_volatile(global) as usize }
+            }
+        }
+    };
+}
+
+offsets! {
+    CgroupKn = OFFSET_CGROUP_KN,
+    CgroupRoot = OFFSET_CGROUP_ROOT,
+    CgroupLevel = OFFSET_CGROUP_LEVEL,
+    KernfsNodeId = OFFSET_KERNFS_NODE_ID,
+    CgroupRootHierarchyId = OFFSET_CGROUP_ROOT_HIERARCHY_ID,
+    SockErr = OFFSET_SOCK_ERR,
+    SockProtocol = OFFSET_SOCK_PROTOCOL,
+    SocketSk = OFFSET_SOCKET_SK,
+    SkcFamily = OFFSET_SKC_FAMILY,
+    SkcState = OFFSET_SKC_STATE,
+    SkcNum = OFFSET_SKC_NUM,
+    SkcDport = OFFSET_SKC_DPORT,
+    SkcNet = OFFSET_SKC_NET,
 }

@@ -1,23 +1,51 @@
-//! Packet bytes in, addresses and ports out. Works on what the cgroup hooks see: the IP header
-//! first, fragments already put together on the way in and not yet made on the way out.
+//! Packet bytes in, addresses, ports and the packet's role out. Works on what the cgroup hooks see:
+//! the IP header first, fragments already put together on the way in and not yet made on the way
+//! out (unless a raw socket made them itself).
 
 use aya_ebpf::programs::SkBuffContext;
 
 const IPPROTO_HOPOPTS: u8 = 0;
+pub const IPPROTO_ICMP: u8 = 1;
 pub const IPPROTO_TCP: u8 = 6;
 pub const IPPROTO_UDP: u8 = 17;
 const IPPROTO_ROUTING: u8 = 43;
 const IPPROTO_FRAGMENT: u8 = 44;
 const IPPROTO_AH: u8 = 51;
+pub const IPPROTO_ICMPV6: u8 = 58;
 const IPPROTO_DSTOPTS: u8 = 60;
+pub const IPPROTO_SCTP: u8 = 132;
+pub const IPPROTO_UDPLITE: u8 = 136;
 
 /// Extension headers followed at most; real packets carry two or three.
 const EXTENSION_HEADERS_MAX: u32 = 6;
+/// Offset bits of the fragment fields of both families; the rest are flags (RFC 791, RFC 8200).
+const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
+const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
 
 pub const TCP_FIN: u8 = 0x01;
 pub const TCP_SYN: u8 = 0x02;
 pub const TCP_RST: u8 = 0x04;
 pub const TCP_ACK: u8 = 0x10;
+
+/// ICMP types (RFC 792), ICMPv6 types (RFC 4443: errors are those below 128).
+const ICMP_ECHO_REPLY: u8 = 0;
+const ICMP_UNREACHABLE: u8 = 3;
+const ICMP_ECHO: u8 = 8;
+const ICMPV6_UNREACHABLE: u8 = 1;
+const ICMPV6_ECHO: u8 = 128;
+const ICMPV6_ECHO_REPLY: u8 = 129;
+/// Protocol unreachable and port unreachable (RFC 792); port unreachable (RFC 4443).
+const ICMP_CODES_PORT: [u8; 2] = [2, 3];
+const ICMPV6_CODE_PORT: u8 = 4;
+
+/// SCTP chunk types (RFC 9260).
+const SCTP_INIT: u8 = 1;
+const SCTP_INIT_ACK: u8 = 2;
+const SCTP_ABORT: u8 = 6;
+const SCTP_ERROR: u8 = 9;
+const SCTP_COOKIE_ECHO: u8 = 10;
+const SCTP_COOKIE_ACK: u8 = 11;
+const SCTP_SHUTDOWN_COMPLETE: u8 = 14;
 
 /// The way of a packet as the local socket sees it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,24 +54,74 @@ pub enum Way {
     Received,
 }
 
+/// What a packet may mean for who began and how it ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Nothing but its direction tells: begins what was not begun, answers what was.
+    Plain,
+    /// Asks: an echo request, an SCTP INIT.
+    Asks,
+    /// Belongs to what was begun before and can begin nothing: an echo reply, an INIT ACK.
+    Follows,
+    /// The asked side of an association is willing only now: an SCTP COOKIE ECHO.
+    Completes,
+    /// Ends what was begun: an SCTP ABORT.
+    Refuses,
+}
+
 /// What the sensor needs of one packet.
 pub struct Packet {
+    pub way: Way,
     pub peer_addr: [u8; 16],
+    /// 0 for protocols without ports.
     pub peer_port: u16,
+    /// 0 for protocols without ports.
     pub local_port: u16,
+    /// What tells a socket's pairs with one peer apart: the peer's port, or the echo identifier.
+    pub pair_port: u16,
     pub protocol: u8,
     pub family: u8,
-    /// Zero for UDP.
+    pub role: Role,
+    /// Zero for all but TCP.
     pub tcp_flags: u8,
-    /// Sequence number, to know a repeated SYN. Zero for UDP.
-    pub tcp_sequence: u32,
     pub bytes: u32,
+}
+
+impl Packet {
+    /// Nothing read yet.
+    #[inline(always)]
+    pub fn new(ctx: &SkBuffContext, way: Way) -> Self {
+        Self {
+            way,
+            peer_addr: [0; 16],
+            peer_port: 0,
+            local_port: 0,
+            pair_port: 0,
+            protocol: 0,
+            family: 0,
+            role: Role::Plain,
+            tcp_flags: 0,
+            bytes: ctx.len(),
+        }
+    }
 }
 
 /// Why a packet has no flow.
 pub enum NoFlow {
     Malformed,
-    OtherProtocol,
+    LaterFragment,
+    /// ICMP "unreachable" that a raw socket reads: where it quotes an echo request, see there.
+    Error(Quote),
+    /// Part of the network itself and of no flow: neighbour discovery, group membership, errors.
+    Infrastructure,
+}
+
+/// Where an ICMP error quotes the packet that it is about.
+pub struct Quote {
+    pub offset: usize,
+    pub family: u8,
+    /// Nobody listens, as opposed to no way there.
+    pub is_port: bool,
 }
 
 #[repr(C)]
@@ -70,7 +148,7 @@ struct Ipv6Header {
     destination: [u8; 16],
 }
 
-/// The part of the TCP header up to its flags; its first four bytes are those of UDP too.
+/// The part of the TCP header up to its flags.
 #[repr(C)]
 struct TcpStart {
     source: [u8; 2],
@@ -92,37 +170,66 @@ fn ipv4(bytes: [u8; 4]) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
-pub fn parse(ctx: &SkBuffContext, way: Way) -> Result<Packet, NoFlow> {
+/// Fills in the packet.
+#[inline(always)]
+pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), NoFlow> {
     let version: u8 = load(ctx, 0)?;
     match version >> 4 {
-        4 => parse_ipv4(ctx, way),
-        6 => parse_ipv6(ctx, way),
+        4 => parse_ipv4(ctx, packet),
+        6 => parse_ipv6(ctx, packet),
         _ => Err(NoFlow::Malformed),
     }
 }
 
 #[inline(always)]
-fn parse_ipv4(ctx: &SkBuffContext, way: Way) -> Result<Packet, NoFlow> {
+fn parse_ipv4(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), NoFlow> {
     let header: Ipv4Header = load(ctx, 0)?;
-    let peer = if matches!(way, Way::Sent) { header.destination } else { header.source };
-    let offset = usize::from(header.version_ihl & 0x0f) * 4;
-    transport(ctx, way, offset, header.protocol, ipv4(peer), 4)
+    let peer = if matches!(packet.way, Way::Sent) { header.destination } else { header.source };
+    if u16::from_be_bytes(header.fragment) & IPV4_FRAGMENT_OFFSET != 0 {
+        return Err(NoFlow::LaterFragment);
+    }
+    let words = header.version_ihl & 0x0f;
+    if words < 5 {
+        return Err(NoFlow::Malformed);
+    }
+    packet.family = 4;
+    packet.protocol = header.protocol;
+    packet.peer_addr = ipv4(peer);
+    transport(ctx, packet, usize::from(words) * 4)
 }
 
 #[inline(always)]
-fn parse_ipv6(ctx: &SkBuffContext, way: Way) -> Result<Packet, NoFlow> {
+fn parse_ipv6(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), NoFlow> {
     let header: Ipv6Header = load(ctx, 0)?;
-    let peer = if matches!(way, Way::Sent) { header.destination } else { header.source };
-    let mut next = header.next_header;
+    let peer = if matches!(packet.way, Way::Sent) { header.destination } else { header.source };
+    let (next, offset) = skip_extensions(ctx, header.next_header)?;
+    packet.family = 6;
+    packet.protocol = next;
+    packet.peer_addr = peer;
+    // ::ffff:a.b.c.d on the wire is IPv4 to everyone who reads it.
+    if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] = peer {
+        packet.family = 4;
+        packet.peer_addr = ipv4([a, b, c, d]);
+    }
+    transport(ctx, packet, offset)
+}
+
+/// The first header that is no extension, and where it is.
+#[inline(always)]
+fn skip_extensions(ctx: &SkBuffContext, first: u8) -> Result<(u8, usize), NoFlow> {
+    let mut next = first;
     let mut offset = size_of::<Ipv6Header>();
     for _ in 0..EXTENSION_HEADERS_MAX {
         let units = match next {
             IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_DSTOPTS => 8,
             IPPROTO_AH => 4,
             IPPROTO_FRAGMENT => 0,
-            _ => break,
+            _ => return Ok((next, offset)),
         };
-        let [following, length]: [u8; 2] = load(ctx, offset)?;
+        let [following, length, high, low]: [u8; 4] = load(ctx, offset)?;
+        if units == 0 && u16::from_be_bytes([high, low]) & IPV6_FRAGMENT_OFFSET != 0 {
+            return Err(NoFlow::LaterFragment);
+        }
         next = following;
         // AH counts in units of 4 bytes less 2, the others in units of 8 less 1 (RFC 8200, RFC
         // 4302).
@@ -132,44 +239,122 @@ fn parse_ipv6(ctx: &SkBuffContext, way: Way) -> Result<Packet, NoFlow> {
             _ => 8,
         };
     }
-    // ::ffff:a.b.c.d on the wire is IPv4 to everyone who reads it.
-    if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] = peer {
-        return transport(ctx, way, offset, next, ipv4([a, b, c, d]), 4);
+    match next {
+        IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_DSTOPTS | IPPROTO_AH | IPPROTO_FRAGMENT => {
+            Err(NoFlow::Malformed)
+        }
+        next => Ok((next, offset)),
     }
-    transport(ctx, way, offset, next, peer, 6)
 }
 
 #[inline(always)]
-fn transport(
-    ctx: &SkBuffContext,
-    way: Way,
-    offset: usize,
-    protocol: u8,
-    peer_addr: [u8; 16],
-    family: u8,
-) -> Result<Packet, NoFlow> {
-    let (ports, tcp_flags, tcp_sequence) = match protocol {
+fn transport(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), NoFlow> {
+    match packet.protocol {
         IPPROTO_TCP => {
             let tcp: TcpStart = load(ctx, offset)?;
-            ([tcp.source, tcp.destination], tcp.flags, u32::from_be_bytes(tcp.sequence))
+            set_ports(packet, tcp.source, tcp.destination);
+            packet.tcp_flags = tcp.flags;
         }
-        IPPROTO_UDP => (load::<[[u8; 2]; 2]>(ctx, offset)?, 0, 0),
-        _ => return Err(NoFlow::OtherProtocol),
-    };
-    let [source, destination] = ports.map(u16::from_be_bytes);
-    let (local_port, peer_port) = match way {
+        IPPROTO_UDP | IPPROTO_UDPLITE => {
+            let [source, destination]: [[u8; 2]; 2] = load(ctx, offset)?;
+            set_ports(packet, source, destination);
+        }
+        IPPROTO_SCTP => {
+            let [source, destination]: [[u8; 2]; 2] = load(ctx, offset)?;
+            set_ports(packet, source, destination);
+            packet.role = sctp_role(load(ctx, offset + SCTP_HEADER_BYTES)?);
+        }
+        IPPROTO_ICMP | IPPROTO_ICMPV6 => return echo(ctx, packet, offset),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Ports, verification tag, checksum; then the first chunk.
+const SCTP_HEADER_BYTES: usize = 12;
+
+#[inline(always)]
+fn set_ports(packet: &mut Packet, source: [u8; 2], destination: [u8; 2]) {
+    let (source, destination) = (u16::from_be_bytes(source), u16::from_be_bytes(destination));
+    (packet.local_port, packet.peer_port) = match packet.way {
         Way::Sent => (source, destination),
         Way::Received => (destination, source),
     };
-    let bytes = ctx.len();
-    Ok(Packet {
+    packet.pair_port = packet.peer_port;
+}
+
+#[inline(always)]
+fn sctp_role(chunk: u8) -> Role {
+    match chunk {
+        SCTP_INIT => Role::Asks,
+        SCTP_ABORT => Role::Refuses,
+        SCTP_COOKIE_ECHO => Role::Completes,
+        SCTP_INIT_ACK | SCTP_ERROR | SCTP_COOKIE_ACK | SCTP_SHUTDOWN_COMPLETE => Role::Follows,
+        _ => Role::Plain,
+    }
+}
+
+/// The only ICMP that is a flow.
+#[inline(always)]
+fn echo(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), NoFlow> {
+    let [kind, code, _, _, high, low]: [u8; 6] = load(ctx, offset)?;
+    let is_v6 = packet.protocol == IPPROTO_ICMPV6;
+    packet.role = match (is_v6, kind) {
+        (false, ICMP_ECHO) | (true, ICMPV6_ECHO) => Role::Asks,
+        (false, ICMP_ECHO_REPLY) | (true, ICMPV6_ECHO_REPLY) => Role::Follows,
+        (false, ICMP_UNREACHABLE) | (true, ICMPV6_UNREACHABLE) => {
+            let is_port = if is_v6 {
+                code == ICMPV6_CODE_PORT
+            } else {
+                ICMP_CODES_PORT.contains(&code)
+            };
+            // Eight bytes of ICMP, then the packet.
+            let quote = Quote { offset: offset + 8, family: packet.family, is_port };
+            return Err(NoFlow::Error(quote));
+        }
+        _ => return Err(NoFlow::Infrastructure),
+    };
+    packet.pair_port = u16::from_be_bytes([high, low]);
+    Ok(())
+}
+
+/// The echo request that an error quotes, as it was when it was sent; none if it quotes none.
+#[inline(always)]
+pub fn quoted_echo(ctx: &SkBuffContext, quote: &Quote) -> Option<Packet> {
+    let (peer_addr, protocol, at) = if quote.family == 4 {
+        let header: Ipv4Header = ctx.load(quote.offset).ok()?;
+        let bytes = usize::from(header.version_ihl & 0x0f) * 4;
+        (ipv4(header.destination), header.protocol, quote.offset + bytes)
+    } else {
+        let header: Ipv6Header = ctx.load(quote.offset).ok()?;
+        (header.destination, header.next_header, quote.offset + size_of::<Ipv6Header>())
+    };
+    let [kind, _, _, _, high, low]: [u8; 6] = ctx.load(at).ok()?;
+    if !matches!((protocol, kind), (IPPROTO_ICMP, ICMP_ECHO) | (IPPROTO_ICMPV6, ICMPV6_ECHO)) {
+        return None;
+    }
+    Some(Packet {
         peer_addr,
-        peer_port,
-        local_port,
+        pair_port: u16::from_be_bytes([high, low]),
         protocol,
-        family,
-        tcp_flags,
-        tcp_sequence,
-        bytes,
+        family: quote.family,
+        role: Role::Asks,
+        ..Packet::new(ctx, Way::Sent)
     })
+}
+
+/// The local end's address, which only a new flow wants to know.
+#[inline(never)]
+pub fn local_address(ctx: &SkBuffContext, way: Way) -> [u8; 16] {
+    let version: u8 = ctx.load(0).unwrap_or(0);
+    if version >> 4 == 4 {
+        let Ok(header) = ctx.load::<Ipv4Header>(0) else { return [0; 16] };
+        return ipv4(if matches!(way, Way::Sent) { header.source } else { header.destination });
+    }
+    let Ok(header) = ctx.load::<Ipv6Header>(0) else { return [0; 16] };
+    let own = if matches!(way, Way::Sent) { header.source } else { header.destination };
+    match own {
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => ipv4([a, b, c, d]),
+        own => own,
+    }
 }

@@ -12,14 +12,17 @@ use aya_ebpf::{
 use parapet_common::{DIRECTION_EGRESS, SLOT_LIVE};
 
 use crate::{
-    count,
+    flow,
     maps::{Offset, SLOTS, SOCKETS, SocketState},
-    packet::{IPPROTO_TCP, IPPROTO_UDP},
+    packet::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE},
     socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING},
 };
 
 /// errno of include/uapi/asm-generic/errno.h that ICMP unreachable codes turn into.
+/// (net/ipv4/icmp.c, icmp_err_convert; net/ipv6/icmp.c, tab_unreach).
 const ENETUNREACH: i32 = 101;
+const EHOSTDOWN: i32 = 112;
+const ENONET: i32 = 64;
 const ECONNREFUSED: i32 = 111;
 const EHOSTUNREACH: i32 = 113;
 const EACCES: i32 = 13;
@@ -39,18 +42,20 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
     let error =
         unsafe { bpf_probe_read_kernel(sk.byte_add(Offset::SockErr.bytes()).cast::<i32>()) };
     match error {
-        Ok(ECONNREFUSED | EHOSTUNREACH | ENETUNREACH | EACCES | ENOPROTOOPT) => {
-            refused(state, false);
+        Ok(ECONNREFUSED | ENOPROTOOPT) => refused(state, true, false),
+        Ok(EHOSTUNREACH | ENETUNREACH | EHOSTDOWN | ENONET | EACCES) => {
+            refused(state, false, false);
         }
-        // The process was faster than this tracepoint and has taken the error already.
-        Ok(0) => refused(state, true),
+        // The process was faster than this tracepoint and has taken the error already: which one it
+        // was is not known, and most often nobody listened.
+        Ok(0) => refused(state, true, true),
         _ => {}
     }
     0
 }
 
 #[inline(always)]
-fn refused(state: *mut SocketState, taken: bool) {
+fn refused(state: *mut SocketState, is_port: bool, taken: bool) {
     // SAFETY: a live map value, null-checked by the caller.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
     let Some(number) = cached.slot() else { return };
@@ -71,11 +76,11 @@ fn refused(state: *mut SocketState, taken: bool) {
                 (*state).phase = PHASE_ENDED_EGRESS;
             }
             // One attempt ends once: a refused one counts no answer any more.
-            IPPROTO_UDP if !cached.answered() => {
+            IPPROTO_UDP | IPPROTO_UDPLITE | IPPROTO_ICMP | IPPROTO_ICMPV6 if !cached.answered() => {
                 core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0);
             }
             _ => return,
         }
-        count::add(&raw mut (*slot).refused_port_total, 1);
+        flow::refuse(slot, is_port);
     }
 }

@@ -14,10 +14,14 @@ use parapet_common::STAGE_SOCKET_STORAGE;
 use crate::{
     count,
     maps::{SOCKETS, SocketState},
+    packet::Packet,
 };
 
 /// States of include/net/tcp_states.h, part of the kernel's stable interface.
+pub const STATE_ESTABLISHED: u32 = 1;
 pub const STATE_CLOSE: u32 = 7;
+/// A connection request that its listener has not handed over yet.
+pub const STATE_NEW_SYN_RECV: u32 = 12;
 pub const STATE_LISTEN: u32 = 10;
 pub const STATE_SYN_SENT: u32 = 2;
 
@@ -37,6 +41,14 @@ pub const PHASE_MIDSTREAM: u32 = 5;
 pub const PHASE_ENDED_EGRESS: u32 = 6;
 /// FIN or RST was seen; the peer had begun.
 pub const PHASE_ENDED_INGRESS: u32 = 7;
+/// Not TCP: the socket has several peers, who began is in the pair table.
+pub const PHASE_PEERS: u32 = 8;
+/// Not TCP: an unconnected socket older than the sensor. What it sends may be answers.
+pub const PHASE_OLDER: u32 = 9;
+/// Not TCP: a connected socket older than the sensor. Nobody can tell who began.
+pub const PHASE_OLDER_CONNECTED: u32 = 10;
+/// `PHASE_PEERS` of a socket that was `PHASE_OLDER`.
+pub const PHASE_OLDER_PEERS: u32 = 11;
 
 /// `[1 valid][1 answered][23 slot][23 generation][16 peer port]`.
 #[derive(Clone, Copy)]
@@ -92,6 +104,33 @@ pub fn of(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
         let sk = bpf_sk_fullsock(sk);
         if sk.is_null() { None } else { Some(sk) }
     }
+}
+
+/// Puts the peer that a connected socket asked for in the place of the packet's: what DNAT made of
+/// the address (on its way out of a process of the node it has happened already) does not change
+/// who was asked.
+#[inline(always)]
+pub fn set_asked(packet: &mut Packet, sk: *mut bpf_sock) {
+    // SAFETY: `sk` is a whole socket, its fields may be read; dst_port is in network order.
+    let port = u16::from_be(unsafe { (*sk).dst_port });
+    if port == 0 {
+        return;
+    }
+    let addr: *mut u32 = packet.peer_addr.as_mut_ptr().cast();
+    // SAFETY: sixteen bytes are four words. The verifier knows the socket's address as fields of
+    // four bytes and lets no two of them be read at once.
+    unsafe {
+        if packet.family == 4 {
+            addr.write_unaligned((*sk).dst_ip4);
+        } else {
+            addr.write_unaligned(core::ptr::read_volatile(&raw const (*sk).dst_ip6[0]));
+            addr.add(1).write_unaligned(core::ptr::read_volatile(&raw const (*sk).dst_ip6[1]));
+            addr.add(2).write_unaligned(core::ptr::read_volatile(&raw const (*sk).dst_ip6[2]));
+            addr.add(3).write_unaligned(core::ptr::read_volatile(&raw const (*sk).dst_ip6[3]));
+        }
+    }
+    packet.peer_port = port;
+    packet.pair_port = port;
 }
 
 #[inline(always)]

@@ -1,0 +1,372 @@
+//! Everything but TCP: a packet and its socket's state in, what the packet means for the pair of
+//! sockets out.
+//!
+//! Who began is who was heard first on the pair, or for protocols that say it (echo, SCTP) who
+//! asked. A socket with one peer remembers its pair itself; only from the second peer on the pair
+//! table is used, so that its size is that of busy servers and not of all traffic.
+
+use aya_ebpf::{
+    bindings::{BPF_NOEXIST, bpf_sock},
+    helpers::{bpf_ktime_get_coarse_ns, bpf_skb_cgroup_id},
+    programs::SkBuffContext,
+};
+use parapet_common::{
+    DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot, Pair, PairKey, SLOT_LIVE,
+    STAGE_SOCKET_PAIR,
+};
+
+use crate::{
+    count,
+    flow::{self, Marks},
+    maps::{PAIRS, SLOTS, SocketState},
+    packet::{
+        self, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet,
+        Quote, Role, Way,
+    },
+    share,
+    socket::{
+        self, CachedFlow, PHASE_OLDER, PHASE_OLDER_CONNECTED, PHASE_OLDER_PEERS, PHASE_PEERS,
+        STATE_ESTABLISHED,
+    },
+};
+
+/// errno of include/uapi/asm-generic/errno-base.h, as the helpers return it.
+const EEXIST: i32 = -17;
+
+#[inline(always)]
+pub fn observe(
+    ctx: &SkBuffContext,
+    packet: &mut Packet,
+    sk: *mut bpf_sock,
+    state: Option<*mut SocketState>,
+) {
+    if let Some(state) = state {
+        // SAFETY: a live map value; one aligned word, so it is read whole.
+        let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+        if let Some(slot) = flow::cached_slot(cached, packet)
+            && cached.peer_port() == packet.pair_port
+        {
+            return observe_cached(ctx, packet, state, slot, cached);
+        }
+    }
+    // SAFETY: `sk` is a whole socket, its fields may be read.
+    if unsafe { (*sk).state } == STATE_ESTABLISHED && has_ports(packet.protocol) {
+        as_asked(packet, sk);
+    }
+    if let Some(pair) = known(ctx, packet, state) {
+        observe_known(ctx, packet, state, pair);
+    } else {
+        begin(ctx, packet, state);
+    }
+}
+
+#[inline(always)]
+fn has_ports(protocol: u8) -> bool {
+    matches!(protocol, IPPROTO_UDP | IPPROTO_UDPLITE)
+}
+
+/// A connected socket of the node that asked for a Service: on its way out the packet has the
+/// backend's address already, on its way in the Service's again.
+#[inline(always)]
+fn as_asked(packet: &mut Packet, sk: *mut bpf_sock) {
+    let (wire_addr, wire_port) = (packet.peer_addr, packet.peer_port);
+    socket::set_asked(packet, sk);
+    let is_wire = packet.peer_port == wire_port && packet.peer_addr == wire_addr;
+    // A connected socket may also send to somebody else.
+    if !is_wire && flow::service(packet).is_none() {
+        packet.peer_addr = wire_addr;
+        packet.peer_port = wire_port;
+        packet.pair_port = wire_port;
+    }
+}
+
+#[inline(always)]
+fn observe_cached(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    state: *mut SocketState,
+    slot: *mut FlowSlot,
+    cached: CachedFlow,
+) {
+    // SAFETY: a live map value.
+    let direction = unsafe { (*slot).key.direction };
+    let (marks, answered) = marks(direction, packet, cached.answered());
+    if answered != cached.answered() {
+        // SAFETY: a live map value; one aligned word, written whole.
+        unsafe { core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0) };
+        if let Some(pair) = known(ctx, packet, Some(state)) {
+            // SAFETY: a live map value.
+            unsafe { (*pair).answered = 1 };
+        }
+    }
+    flow::add(slot, packet, marks);
+}
+
+/// What a packet of a pair with this direction counts, and whether the pair was answered then.
+#[inline(always)]
+fn marks(direction: u8, packet: &Packet, answered: bool) -> (Marks, bool) {
+    let none = Marks::default();
+    if answered || direction == DIRECTION_UNKNOWN {
+        return (none, answered);
+    }
+    let from_asked = match packet.way {
+        Way::Sent => direction == DIRECTION_INGRESS,
+        Way::Received => direction == DIRECTION_EGRESS,
+    };
+    match (from_asked, packet.role) {
+        (true, Role::Refuses) => (Marks { reset: true, ..none }, true),
+        (true, Role::Plain | Role::Follows | Role::Completes) | (false, Role::Completes) => {
+            (Marks { answer: true, ..none }, true)
+        }
+        _ => (none, false),
+    }
+}
+
+#[inline(always)]
+fn key(ctx: &SkBuffContext, packet: &Packet) -> PairKey {
+    let owner = if packet.protocol == IPPROTO_SCTP {
+        // SAFETY: the context is valid for the whole program.
+        unsafe { bpf_skb_cgroup_id(ctx.skb.skb) }
+    } else {
+        socket::cookie(ctx)
+    };
+    PairKey {
+        owner,
+        peer_addr: packet.peer_addr,
+        peer_port: packet.pair_port,
+        local_port: packet.local_port,
+        protocol: packet.protocol,
+        reserved: [0; 3],
+    }
+}
+
+/// The pair in the table, if the socket has any there.
+#[inline(always)]
+fn known(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    state: Option<*mut SocketState>,
+) -> Option<*mut Pair> {
+    // SAFETY: a live map value.
+    let one_peer = state.is_some_and(|state| has_one_peer(unsafe { (*state).phase }));
+    if one_peer && packet.protocol != IPPROTO_SCTP {
+        return None;
+    }
+    PAIRS.get_ptr_mut(key(ctx, packet))
+}
+
+#[inline(always)]
+fn observe_known(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    state: Option<*mut SocketState>,
+    pair: *mut Pair,
+) {
+    // SAFETY: a live map value; an entry forgotten meanwhile is still mapped memory.
+    let (direction, before, cached) =
+        unsafe { ((*pair).direction as u8, (*pair).answered != 0, CachedFlow((*pair).flow)) };
+    let (marks, answered) = marks(direction, packet, before);
+    // SAFETY: as above.
+    unsafe {
+        (*pair).last_seen_ns = bpf_ktime_get_coarse_ns();
+        if answered != before {
+            (*pair).answered = 1;
+        }
+    }
+    let found = match (cached.slot(), flow::cached_slot(cached, packet)) {
+        (Some(number), Some(slot)) => Some((number, slot)),
+        _ => flow::find(ctx, packet, direction),
+    };
+    let Some((number, slot)) = found else { return flow::add_totals(marks) };
+    let cached = flow::remember(state, number, slot, packet, answered);
+    // SAFETY: as above; one aligned word, written whole.
+    unsafe { core::ptr::write_volatile(&raw mut (*pair).flow, cached.0) };
+    flow::add(slot, packet, marks);
+}
+
+/// The first packet of a pair, or of one that was forgotten.
+#[inline(never)]
+fn begin(ctx: &SkBuffContext, packet: &Packet, state: Option<*mut SocketState>) {
+    let Some((direction, attempt)) = beginning(ctx, packet, state) else { return };
+    let found = flow::find(ctx, packet, direction);
+    let word = match found {
+        Some((number, slot)) => {
+            // SAFETY: a live map value.
+            let generation = unsafe { (*slot).generation };
+            CachedFlow::new(number, generation, packet.pair_port, false)
+        }
+        None => CachedFlow(0),
+    };
+    let remembered = keep(ctx, packet, state, direction, word);
+    let marks = Marks { attempt: attempt && remembered, ..Marks::default() };
+    match found {
+        Some((_, slot)) => flow::add(slot, packet, marks),
+        None => flow::add_totals(marks),
+    }
+}
+
+/// Who began, and whether this packet is the beginning. None if the packet is of no flow.
+#[inline(never)]
+fn beginning(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    state: Option<*mut SocketState>,
+) -> Option<(u8, bool)> {
+    let (phase, used) = match state {
+        // SAFETY: a live map value.
+        Some(state) => unsafe { ((*state).phase, (*state).flow != 0) },
+        None => (PHASE_PEERS, true),
+    };
+    let sent = matches!(packet.way, Way::Sent);
+    match packet.role {
+        // What the kernel's own sockets say for nobody, and copies that every raw socket gets.
+        Role::Follows | Role::Refuses | Role::Completes => return None,
+        // The kernel answers an echo request, no process: it is seen where it began.
+        Role::Asks if !sent && matches!(packet.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) => {
+            return None;
+        }
+        Role::Asks => return Some((if sent { DIRECTION_EGRESS } else { DIRECTION_INGRESS }, true)),
+        Role::Plain if packet.protocol == IPPROTO_SCTP => return Some((DIRECTION_UNKNOWN, false)),
+        Role::Plain => {}
+    }
+    if phase == PHASE_OLDER_CONNECTED {
+        return Some((DIRECTION_UNKNOWN, false));
+    }
+    // A socket on which nothing was heard has forgotten nothing.
+    let is_older = phase == PHASE_OLDER || phase == PHASE_OLDER_PEERS;
+    let may_follow = used || is_older || phase == PHASE_PEERS;
+    Some(if sent {
+        if may_follow && flow::is_known(ctx, packet, DIRECTION_INGRESS) {
+            (DIRECTION_INGRESS, false)
+        } else if is_older {
+            (DIRECTION_UNKNOWN, false)
+        } else {
+            (DIRECTION_EGRESS, true)
+        }
+    } else if may_follow
+        // A Service begins nothing: this is what its backend answered to a process of the node,
+        // whose own packets carry the backend's address.
+        && (flow::service(packet).is_some() || flow::is_known(ctx, packet, DIRECTION_EGRESS))
+    {
+        (DIRECTION_EGRESS, false)
+    } else {
+        (DIRECTION_INGRESS, true)
+    })
+}
+
+/// Remembers a new pair: in the socket if it is its only one, else in the table, together with the
+/// one that the socket remembered so far. False, and the packet counted as lost, without room.
+#[inline(always)]
+fn keep(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    state: Option<*mut SocketState>,
+    direction: u8,
+    word: CachedFlow,
+) -> bool {
+    let new_key = key(ctx, packet);
+    let Some(state) = state else { return insert(ctx, &new_key, direction, word) };
+    // SAFETY: a live map value; the flow is one aligned word, read and written whole.
+    let (before, phase) = unsafe {
+        let before = CachedFlow(core::ptr::read_volatile(&raw const (*state).flow));
+        if word.0 != 0 {
+            core::ptr::write_volatile(&raw mut (*state).flow, word.0);
+        }
+        (before, (*state).phase)
+    };
+    if has_one_peer(phase) && packet.protocol != IPPROTO_SCTP {
+        match live(before) {
+            None if word.0 != 0 => return true,
+            // Also without a slot: the answer must not be taken for a new beginning.
+            None => {}
+            Some(old) => {
+                // SAFETY: a live map value.
+                let (peer_addr, direction) =
+                    unsafe { ((*old).key.peer_addr, (*old).key.direction) };
+                let old_key = PairKey { peer_addr, peer_port: before.peer_port(), ..new_key };
+                insert(ctx, &old_key, direction, before);
+            }
+        }
+        let next = if phase == PHASE_OLDER { PHASE_OLDER_PEERS } else { PHASE_PEERS };
+        // SAFETY: as above.
+        unsafe { (*state).phase = next };
+    }
+    insert(ctx, &new_key, direction, word)
+}
+
+#[inline(always)]
+fn has_one_peer(phase: u32) -> bool {
+    phase != PHASE_PEERS && phase != PHASE_OLDER_PEERS
+}
+
+#[inline(never)]
+fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -> bool {
+    // SAFETY: the context is valid for the whole program.
+    let cgroup_id = unsafe { bpf_skb_cgroup_id(ctx.skb.skb) };
+    if !share::has_pair(cgroup_id) {
+        count::lost(STAGE_SOCKET_PAIR);
+        return false;
+    }
+    let pair = Pair {
+        flow: word.0,
+        // SAFETY: a helper without arguments.
+        last_seen_ns: unsafe { bpf_ktime_get_coarse_ns() },
+        cgroup_id,
+        direction: u32::from(direction),
+        answered: u32::from(word.answered()),
+    };
+    match PAIRS.insert(key, pair, u64::from(BPF_NOEXIST)) {
+        Ok(()) => share::took_pair(cgroup_id),
+        // Another CPU was first.
+        Err(EEXIST) => {}
+        Err(_) => {
+            count::lost(STAGE_SOCKET_PAIR);
+            return false;
+        }
+    }
+    true
+}
+
+/// The slot of a remembered flow, if it still is that flow's.
+#[inline(always)]
+fn live(cached: CachedFlow) -> Option<*mut FlowSlot> {
+    let slot = SLOTS.get_ptr_mut(cached.slot()?)?;
+    // SAFETY: a live map value.
+    unsafe {
+        let same = cached.is_generation((*slot).generation) && (*slot).state == SLOT_LIVE;
+        if same { Some(slot) } else { None }
+    }
+}
+
+/// An ICMP error that a raw socket reads: it makes no flow, and refuses the echo request it quotes
+/// if this socket sent that.
+#[inline(never)]
+pub fn observe_error(ctx: &SkBuffContext, way: Way, quote: &Quote) {
+    if matches!(way, Way::Sent) {
+        return;
+    }
+    let Some(echo) = packet::quoted_echo(ctx, quote) else { return };
+    let Some(sk) = socket::of(ctx) else { return };
+    let Some(state) = socket::state(sk) else { return };
+    // SAFETY: a live map value; one aligned word, read whole.
+    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    if let Some(slot) = flow::cached_slot(cached, &echo)
+        && cached.peer_port() == echo.pair_port
+    {
+        if !cached.answered() {
+            // SAFETY: as above, written whole.
+            unsafe { core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0) };
+            flow::refuse(slot, quote.is_port);
+        }
+    } else if let Some(pair) = known(ctx, &echo, Some(state)) {
+        // SAFETY: a live map value.
+        let (answered, cached) = unsafe { ((*pair).answered != 0, CachedFlow((*pair).flow)) };
+        if let Some(slot) = flow::cached_slot(cached, &echo)
+            && !answered
+        {
+            // SAFETY: as above.
+            unsafe { (*pair).answered = 1 };
+            flow::refuse(slot, quote.is_port);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! TCP: a packet and its socket's state in, what the packet means for the connection out.
+//!
+//! Who began is read from the socket: a listener and what it accepted, the SYN we sent. Never from
+//! port numbers. A socket first seen in mid-stream has an unknown direction and port 0, unless it
+//! was looked at when the sensor started (see `older`).
+
+use aya_ebpf::{
+    bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple},
+    helpers::{bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp},
+    programs::SkBuffContext,
+};
+use parapet_common::{DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN};
+
+use crate::{
+    flow::{self, Marks},
+    maps::SocketState,
+    packet::{self, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
+    socket::{
+        self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER, PHASE_MIDSTREAM,
+        PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING, STATE_CLOSE, STATE_LISTEN,
+        STATE_NEW_SYN_RECV, STATE_SYN_SENT,
+    },
+};
+
+#[inline(always)]
+pub fn observe(
+    ctx: &SkBuffContext,
+    packet: &mut Packet,
+    sk: *mut bpf_sock,
+    state: Option<*mut SocketState>,
+) {
+    let way = packet.way;
+    // SAFETY: `sk` is a whole socket, its fields may be read.
+    let tcp_state = unsafe { (*sk).state };
+    let phase = match state {
+        // SAFETY: a live map value.
+        Some(state) => unsafe { (*state).phase },
+        None => PHASE_NEW,
+    };
+    // The kernel's own socket for resets and TIME_WAIT answers, on behalf of no process: no flow.
+    if phase == PHASE_NEW && matches!(way, Way::Sent) && tcp_state == STATE_CLOSE {
+        return;
+    }
+    let (next, mut marks) = if tcp_state == STATE_LISTEN {
+        let attempt = matches!(way, Way::Received)
+            && packet.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
+            && is_first_syn(ctx, packet);
+        (PHASE_LISTENER, Marks { attempt, ..Marks::default() })
+    } else {
+        socket::set_asked(packet, sk);
+        advance(phase, way, packet.tcp_flags, tcp_state == STATE_SYN_SENT)
+    };
+    let direction = match next {
+        PHASE_LISTENER | PHASE_OPEN_INGRESS | PHASE_ENDED_INGRESS => DIRECTION_INGRESS,
+        PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS => DIRECTION_EGRESS,
+        _ => DIRECTION_UNKNOWN,
+    };
+    if let Some(state) = state {
+        let cached = turn(state, phase, next, way, &mut marks);
+        if let Some(slot) = flow::cached_slot(cached, packet) {
+            // SAFETY: a live map value.
+            if unsafe { (*slot).key.direction } == direction {
+                return flow::add(slot, packet, marks);
+            }
+        }
+    }
+    let Some((number, slot)) = flow::find(ctx, packet, direction) else {
+        return flow::add_totals(marks);
+    };
+    flow::remember(state, number, slot, packet, false);
+    flow::add(slot, packet, marks);
+}
+
+/// Writes the next phase and its times; the flow that the socket remembers goes out.
+#[inline(always)]
+fn turn(
+    state: *mut SocketState,
+    phase: u32,
+    next: u32,
+    way: Way,
+    marks: &mut Marks,
+) -> CachedFlow {
+    // SAFETY: a live map value.
+    unsafe {
+        if next != phase {
+            (*state).phase = next;
+            (*state).repeated_syns = 0;
+            if next == PHASE_OPENING {
+                (*state).opened_ns = bpf_ktime_get_ns();
+            } else if phase == PHASE_OPENING && marks.answer {
+                marks.handshake_ns = bpf_ktime_get_ns().saturating_sub((*state).opened_ns);
+            }
+        } else if next == PHASE_OPENING && matches!(way, Way::Sent) {
+            (*state).repeated_syns += 1;
+        }
+        CachedFlow(core::ptr::read_volatile(&raw const (*state).flow))
+    }
+}
+
+/// What a packet makes of a connection (not of a listener): its next phase and what to count.
+#[inline(always)]
+fn advance(phase: u32, way: Way, flags: u8, connecting: bool) -> (u32, Marks) {
+    let none = Marks::default();
+    let ends = flags & (TCP_FIN | TCP_RST) != 0;
+    let syn = flags & TCP_SYN != 0;
+    let ack = flags & TCP_ACK != 0;
+    let sent = matches!(way, Way::Sent);
+    match phase {
+        PHASE_NEW | PHASE_ENDED_EGRESS | PHASE_ENDED_INGRESS if sent && syn && !ack => {
+            (PHASE_OPENING, Marks { attempt: true, ..none })
+        }
+        // The SYN was sent before we watched.
+        PHASE_NEW if !sent && connecting && syn && ack => {
+            (PHASE_OPEN_EGRESS, Marks { attempt: true, answer: true, ..none })
+        }
+        PHASE_NEW if !sent && connecting && flags & TCP_RST != 0 => {
+            (PHASE_ENDED_EGRESS, Marks { attempt: true, reset: true, ..none })
+        }
+        PHASE_NEW => (PHASE_MIDSTREAM, none),
+        PHASE_OPENING if !sent && syn && ack => (PHASE_OPEN_EGRESS, Marks { answer: true, ..none }),
+        PHASE_OPENING if !sent && flags & TCP_RST != 0 => {
+            (PHASE_ENDED_EGRESS, Marks { reset: true, ..none })
+        }
+        // The first packet of an accepted connection, whose memory is its listener's.
+        PHASE_LISTENER if ends => {
+            (PHASE_ENDED_INGRESS, Marks { answer: true, close: true, ..none })
+        }
+        PHASE_LISTENER => (PHASE_OPEN_INGRESS, Marks { answer: true, ..none }),
+        PHASE_OPEN_EGRESS if ends => (PHASE_ENDED_EGRESS, Marks { close: true, ..none }),
+        PHASE_OPEN_INGRESS if ends => (PHASE_ENDED_INGRESS, Marks { close: true, ..none }),
+        other => (other, none),
+    }
+}
+
+/// A SYN is repeated if the kernel already holds the request that the first one made. (A listener
+/// that had no room for the first one holds none: then the repetition is a new attempt.)
+#[inline(never)]
+fn is_first_syn(ctx: &SkBuffContext, packet: &Packet) -> bool {
+    let local = words(packet::local_address(ctx, Way::Received));
+    let peer = words(packet.peer_addr);
+    let [a, b] = packet.peer_port.to_be_bytes();
+    let [c, d] = packet.local_port.to_be_bytes();
+    let ports = u32::from_ne_bytes([a, b, c, d]);
+    // `struct bpf_sock_tuple` of include/uapi/linux/bpf.h: source, destination, both ports.
+    let (mut tuple, bytes) = if packet.family == 4 {
+        ([peer[0], local[0], ports, 0, 0, 0, 0, 0, 0], 12)
+    } else {
+        let [a, b, c, d] = peer;
+        let [e, f, g, h] = local;
+        ([a, b, c, d, e, f, g, h, ports], 36)
+    };
+    // SAFETY: the tuple is a whole one of its family; a socket that is found is given back.
+    unsafe {
+        let found = bpf_skc_lookup_tcp(
+            ctx.skb.skb.cast(),
+            (&raw mut tuple).cast::<bpf_sock_tuple>(),
+            bytes,
+            BPF_F_CURRENT_NETNS as i64 as u64,
+            0,
+        );
+        if found.is_null() {
+            return true;
+        }
+        let state = (*found).state;
+        bpf_sk_release(found.cast());
+        state != STATE_NEW_SYN_RECV
+    }
+}
+
+#[inline(always)]
+fn words(addr: [u8; 16]) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = addr;
+    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
+}
