@@ -1,10 +1,10 @@
 //! What the packet programs are measured against; the agent never loads these two.
 
-use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, macros::cgroup_skb, programs::SkBuffContext};
+use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use parapet_common::FlowKey;
 
 use crate::{
-    count,
+    clock, count,
     maps::{FLOWS, LOST},
     packet::{self, Packet, Way},
 };
@@ -34,8 +34,9 @@ pub fn bench_floor(ctx: SkBuffContext) -> i32 {
         reserved: 0,
         local_port: 0,
     };
-    // SAFETY: a helper without arguments; the value is copied at once.
-    let (now, slot) = unsafe { (bpf_ktime_get_coarse_ns(), FLOWS.get(key).copied()) };
+    let now = clock::now_ns();
+    // SAFETY: the value is copied at once.
+    let slot = unsafe { FLOWS.get(key).copied() };
     // The results must be used, or the compiler leaves the work out.
     if let Some(lost) = LOST.get_ptr_mut(0)
         && now == 0

@@ -4,10 +4,7 @@
 //! counted.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::{bpf_ktime_get_coarse_ns, bpf_skb_cgroup_id},
-    macros::cgroup_skb,
-    programs::SkBuffContext,
+    bindings::BPF_NOEXIST, helpers::bpf_skb_cgroup_id, macros::cgroup_skb, programs::SkBuffContext,
 };
 use parapet_common::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FlowKey, FlowSeen, FlowSlot, SERVICE_ONE_BY_ONE,
@@ -17,7 +14,7 @@ use parapet_common::{
 };
 
 use crate::{
-    count, emit,
+    clock, count, emit,
     maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS, SocketState},
     packet::{self, IPPROTO_TCP, NoFlow, Packet, Way},
     pair, share,
@@ -159,11 +156,7 @@ pub fn service(packet: &Packet) -> Option<u32> {
 /// The flow's slot, taken from the free ones if the flow is new. None, and the packet counted as
 /// lost, if there is no room.
 #[inline(never)]
-pub fn find(
-    ctx: &SkBuffContext,
-    packet: &Packet,
-    direction: u8,
-) -> Option<(u32, *mut FlowSlot)> {
+pub fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> Option<(u32, *mut FlowSlot)> {
     let mut key = key(ctx, packet, direction, 0);
     if direction == DIRECTION_EGRESS
         && packet.peer_port != 0
@@ -196,7 +189,7 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, way: Way) -> Result<u32, u32> {
     // SAFETY: a live map value; nobody else has this number until it is in FLOWS.
     let generation = unsafe {
         (*slot).key = *key;
-        let now = bpf_ktime_get_coarse_ns();
+        let now = clock::now_ns();
         (*slot).first_seen_ns = now;
         (*slot).last_seen_ns = now;
         (*slot).local_addr = packet::local_address(ctx, way);
@@ -250,7 +243,7 @@ pub fn refuse(slot: *mut FlowSlot, is_port: bool) {
 pub fn add(slot: *mut FlowSlot, packet: &Packet, marks: Marks) {
     // SAFETY: a live map value.
     unsafe {
-        core::ptr::write_volatile(&raw mut (*slot).last_seen_ns, bpf_ktime_get_coarse_ns());
+        core::ptr::write_volatile(&raw mut (*slot).last_seen_ns, clock::now_ns());
         let bytes = u64::from(packet.bytes);
         match packet.way {
             Way::Sent => {

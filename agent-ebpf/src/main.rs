@@ -10,6 +10,7 @@
 
 mod bench;
 mod cgroup;
+mod clock;
 mod count;
 mod emit;
 mod flow;

@@ -51,8 +51,7 @@ pub static TOTALS: PerCpuArray<u64> = PerCpuArray::with_max_entries(TOTALS_COUNT
 /// Who sent first, on the pairs of sockets that have more than one peer. Memory is taken as it
 /// fills: most nodes never need a hundredth of it.
 #[map]
-pub static PAIRS: HashMap<PairKey, Pair> =
-    HashMap::with_max_entries(PAIRS_MAX, BPF_F_NO_PREALLOC);
+pub static PAIRS: HashMap<PairKey, Pair> = HashMap::with_max_entries(PAIRS_MAX, BPF_F_NO_PREALLOC);
 
 /// Ports of Services, as clients ask for them.
 #[map]
@@ -116,6 +115,16 @@ pub static SOCKETS: SocketStorage = SocketStorage {
     max_entries: core::ptr::null(),
     map_flags: core::ptr::null(),
 };
+
+/// Whether the kernel has `bpf_ktime_get_coarse_ns`, set by the agent.
+#[unsafe(no_mangle)]
+static HAS_COARSE_TIME: u32 = 0;
+
+#[inline(always)]
+pub fn has_coarse_time() -> bool {
+    // SAFETY: a static of this object; volatile because the loader changes it after compilation.
+    unsafe { core::ptr::read_volatile(&raw const HAS_COARSE_TIME) != 0 }
+}
 
 /// Flows a cgroup may have at once; set by the agent.
 #[unsafe(no_mangle)]

@@ -303,11 +303,8 @@ fn echo(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), N
         (false, ICMP_ECHO) | (true, ICMPV6_ECHO) => Role::Asks,
         (false, ICMP_ECHO_REPLY) | (true, ICMPV6_ECHO_REPLY) => Role::Follows,
         (false, ICMP_UNREACHABLE) | (true, ICMPV6_UNREACHABLE) => {
-            let is_port = if is_v6 {
-                code == ICMPV6_CODE_PORT
-            } else {
-                ICMP_CODES_PORT.contains(&code)
-            };
+            let is_port =
+                if is_v6 { code == ICMPV6_CODE_PORT } else { ICMP_CODES_PORT.contains(&code) };
             // Eight bytes of ICMP, then the packet.
             let quote = Quote { offset: offset + 8, family: packet.family, is_port };
             return Err(NoFlow::Error(quote));

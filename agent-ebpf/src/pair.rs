@@ -7,7 +7,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, bpf_sock},
-    helpers::{bpf_ktime_get_coarse_ns, bpf_skb_cgroup_id},
+    helpers::bpf_skb_cgroup_id,
     programs::SkBuffContext,
 };
 use parapet_common::{
@@ -16,7 +16,7 @@ use parapet_common::{
 };
 
 use crate::{
-    count,
+    clock, count,
     flow::{self, Marks},
     maps::{PAIRS, SLOTS, SocketState},
     packet::{
@@ -168,7 +168,7 @@ fn observe_known(
     let (marks, answered) = marks(direction, packet, before);
     // SAFETY: as above.
     unsafe {
-        (*pair).last_seen_ns = bpf_ktime_get_coarse_ns();
+        (*pair).last_seen_ns = clock::now_ns();
         if answered != before {
             (*pair).answered = 1;
         }
@@ -309,8 +309,7 @@ fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -
     }
     let pair = Pair {
         flow: word.0,
-        // SAFETY: a helper without arguments.
-        last_seen_ns: unsafe { bpf_ktime_get_coarse_ns() },
+        last_seen_ns: clock::now_ns(),
         cgroup_id,
         direction: u32::from(direction),
         answered: u32::from(word.answered()),

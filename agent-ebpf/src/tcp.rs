@@ -73,13 +73,7 @@ pub fn observe(
 
 /// Writes the next phase and its times; the flow that the socket remembers goes out.
 #[inline(always)]
-fn turn(
-    state: *mut SocketState,
-    phase: u32,
-    next: u32,
-    way: Way,
-    marks: &mut Marks,
-) -> CachedFlow {
+fn turn(state: *mut SocketState, phase: u32, next: u32, way: Way, marks: &mut Marks) -> CachedFlow {
     // SAFETY: a live map value.
     unsafe {
         if next != phase {

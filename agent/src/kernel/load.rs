@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io::ErrorKind;
 
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, Queue};
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramType};
+use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use parapet_common::{MAP_FLOWS, MAP_FREE_SLOTS, MAP_SLOTS};
 
@@ -149,6 +150,11 @@ pub(super) fn open(flows_max: u32) -> Result<(Ebpf, Btf), LoadError> {
     let bytes = std::fs::read(BTF_PATH).map_err(|error| no_btf(error.to_string()))?;
     let offsets = layout::offsets(&bytes).map_err(no_btf)?;
     let btf = Btf::from_sys_fs().map_err(|error| no_btf(error.to_string()))?;
+    // Linux 5.11; asked for instead of compared, since distributions carry it to older kernels.
+    let has_coarse_time = u32::from(
+        is_helper_supported(ProgramType::CgroupSkb, BpfHelper::BPF_FUNC_ktime_get_coarse_ns)
+            .unwrap_or(false),
+    );
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
     for map in [MAP_FLOWS, MAP_SLOTS, MAP_FREE_SLOTS] {
@@ -157,6 +163,7 @@ pub(super) fn open(flows_max: u32) -> Result<(Ebpf, Btf), LoadError> {
     for (member, offset) in MEMBERS.iter().zip(&offsets) {
         loader.override_global(member.global, offset, true);
     }
+    loader.override_global("HAS_COARSE_TIME", &has_coarse_time, true);
     let programs = loader.load(OBJECT).map_err(|error| {
         let problem = chain(&error);
         if may_not(&problem) { not_permitted(&problem) } else { LoadError::object(problem) }
