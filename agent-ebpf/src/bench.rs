@@ -6,7 +6,7 @@ use parapet_common::FlowKey;
 use crate::{
     clock, count,
     maps::{FLOWS, LOST},
-    packet::{self, Packet, Way},
+    packet::{self, Packet, Parsed, Way},
 };
 
 const PASS: i32 = 1;
@@ -21,7 +21,7 @@ pub fn bench_empty(_: SkBuffContext) -> i32 {
 #[cgroup_skb(egress)]
 pub fn bench_floor(ctx: SkBuffContext) -> i32 {
     let mut packet = Packet::new(&ctx, Way::Sent);
-    if packet::parse(&ctx, &mut packet).is_err() {
+    if !matches!(packet::parse(&ctx, &mut packet), Parsed::Flow) {
         return PASS;
     }
     let key = FlowKey {

@@ -16,7 +16,7 @@ use parapet_common::{
 use crate::{
     clock, count, emit,
     maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS, SocketState},
-    packet::{self, IPPROTO_TCP, NoFlow, Packet, Way},
+    packet::{self, IPPROTO_TCP, Packet, Parsed, Way},
     pair, share,
     socket::{self, CachedFlow},
     tcp,
@@ -42,11 +42,11 @@ pub fn packet_received(ctx: SkBuffContext) -> i32 {
 fn observe(ctx: &SkBuffContext, way: Way) {
     let mut packet = Packet::new(ctx, way);
     match packet::parse(ctx, &mut packet) {
-        Ok(()) => {}
-        Err(NoFlow::Malformed) => return count::lost(STAGE_MALFORMED_PACKET),
-        Err(NoFlow::LaterFragment) => return count::lost(STAGE_LATER_FRAGMENT),
-        Err(NoFlow::Error(quote)) => return pair::observe_error(ctx, way, &quote),
-        Err(NoFlow::Infrastructure) => return,
+        Parsed::Flow => {}
+        Parsed::Malformed => return count::lost(STAGE_MALFORMED_PACKET),
+        Parsed::LaterFragment => return count::lost(STAGE_LATER_FRAGMENT),
+        Parsed::Error => return pair::observe_error(ctx, &mut packet),
+        Parsed::Infrastructure => return,
     }
     let Some(sk) = socket::of(ctx) else {
         return count::lost(STAGE_NO_SOCKET);
@@ -141,7 +141,7 @@ pub fn is_known(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> bool {
 }
 
 /// What the agent said of the peer's port: a Service's, and how its connections are counted.
-#[inline(never)]
+#[inline(always)]
 pub fn service(packet: &Packet) -> Option<u32> {
     let port = ServicePort {
         addr: packet.peer_addr,

@@ -35,7 +35,8 @@ const ICMPV6_UNREACHABLE: u8 = 1;
 const ICMPV6_ECHO: u8 = 128;
 const ICMPV6_ECHO_REPLY: u8 = 129;
 /// Protocol unreachable and port unreachable (RFC 792); port unreachable (RFC 4443).
-const ICMP_CODES_PORT: [u8; 2] = [2, 3];
+const ICMP_CODE_PROTOCOL: u8 = 2;
+const ICMP_CODE_PORT: u8 = 3;
 const ICMPV6_CODE_PORT: u8 = 4;
 
 /// SCTP chunk types (RFC 9260).
@@ -85,6 +86,10 @@ pub struct Packet {
     /// Zero for all but TCP.
     pub tcp_flags: u8,
     pub bytes: u32,
+    /// Where an ICMP error quotes the packet that it is about; else 0.
+    pub quote_offset: u32,
+    /// 1 if that error says that nobody listens, 0 if it says that there is no way.
+    pub quote_is_port: u8,
 }
 
 impl Packet {
@@ -102,26 +107,25 @@ impl Packet {
             role: Role::Plain,
             tcp_flags: 0,
             bytes: ctx.len(),
+            quote_offset: 0,
+            quote_is_port: 0,
         }
     }
 }
 
-/// Why a packet has no flow.
-pub enum NoFlow {
+/// What a packet is. Without fields: a payload that only some have is, to the kernel's verifier, a
+/// register that was never written.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub enum Parsed {
+    /// Part of a flow.
+    Flow,
     Malformed,
     LaterFragment,
-    /// ICMP "unreachable" that a raw socket reads: where it quotes an echo request, see there.
-    Error(Quote),
+    /// ICMP "unreachable", which a raw socket reads: see [`quoted_echo`].
+    Error,
     /// Part of the network itself and of no flow: neighbour discovery, group membership, errors.
     Infrastructure,
-}
-
-/// Where an ICMP error quotes the packet that it is about.
-pub struct Quote {
-    pub offset: usize,
-    pub family: u8,
-    /// Nobody listens, as opposed to no way there.
-    pub is_port: bool,
 }
 
 #[repr(C)]
@@ -160,8 +164,8 @@ struct TcpStart {
 }
 
 #[inline(always)]
-fn load<T>(ctx: &SkBuffContext, offset: usize) -> Result<T, NoFlow> {
-    ctx.load(offset).map_err(|_| NoFlow::Malformed)
+fn load<T>(ctx: &SkBuffContext, offset: usize) -> Result<T, Parsed> {
+    ctx.load(offset).map_err(|_| Parsed::Malformed)
 }
 
 #[inline(always)]
@@ -170,27 +174,31 @@ fn ipv4(bytes: [u8; 4]) -> [u8; 16] {
     [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }
 
-/// Fills in the packet.
-#[inline(always)]
-pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), NoFlow> {
-    let version: u8 = load(ctx, 0)?;
-    match version >> 4 {
+/// Fills in the packet. A call of its own: what it needs of the stack is free again after it.
+#[inline(never)]
+pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Parsed {
+    let Ok(version) = ctx.load::<u8>(0) else { return Parsed::Malformed };
+    let parsed = match version >> 4 {
         4 => parse_ipv4(ctx, packet),
         6 => parse_ipv6(ctx, packet),
-        _ => Err(NoFlow::Malformed),
+        _ => Err(Parsed::Malformed),
+    };
+    match parsed {
+        Ok(()) => Parsed::Flow,
+        Err(parsed) => parsed,
     }
 }
 
 #[inline(always)]
-fn parse_ipv4(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), NoFlow> {
+fn parse_ipv4(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), Parsed> {
     let header: Ipv4Header = load(ctx, 0)?;
     let peer = if matches!(packet.way, Way::Sent) { header.destination } else { header.source };
     if u16::from_be_bytes(header.fragment) & IPV4_FRAGMENT_OFFSET != 0 {
-        return Err(NoFlow::LaterFragment);
+        return Err(Parsed::LaterFragment);
     }
     let words = header.version_ihl & 0x0f;
     if words < 5 {
-        return Err(NoFlow::Malformed);
+        return Err(Parsed::Malformed);
     }
     packet.family = 4;
     packet.protocol = header.protocol;
@@ -199,13 +207,13 @@ fn parse_ipv4(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), NoFlow> {
 }
 
 #[inline(always)]
-fn parse_ipv6(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), NoFlow> {
+fn parse_ipv6(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), Parsed> {
     let header: Ipv6Header = load(ctx, 0)?;
     let peer = if matches!(packet.way, Way::Sent) { header.destination } else { header.source };
-    let (next, offset) = skip_extensions(ctx, header.next_header)?;
     packet.family = 6;
-    packet.protocol = next;
+    packet.protocol = header.next_header;
     packet.peer_addr = peer;
+    let offset = skip_extensions(ctx, packet)?;
     // ::ffff:a.b.c.d on the wire is IPv4 to everyone who reads it.
     if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] = peer {
         packet.family = 4;
@@ -214,41 +222,44 @@ fn parse_ipv6(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), NoFlow> {
     transport(ctx, packet, offset)
 }
 
-/// The first header that is no extension, and where it is.
+/// Sets the protocol to that of the first header that is no extension; where that header is comes
+/// out.
 #[inline(always)]
-fn skip_extensions(ctx: &SkBuffContext, first: u8) -> Result<(u8, usize), NoFlow> {
-    let mut next = first;
+fn skip_extensions(ctx: &SkBuffContext, packet: &mut Packet) -> Result<usize, Parsed> {
     let mut offset = size_of::<Ipv6Header>();
     for _ in 0..EXTENSION_HEADERS_MAX {
-        let units = match next {
-            IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_DSTOPTS => 8,
-            IPPROTO_AH => 4,
-            IPPROTO_FRAGMENT => 0,
-            _ => return Ok((next, offset)),
-        };
+        if !is_extension(packet.protocol) {
+            return Ok(offset);
+        }
         let [following, length, high, low]: [u8; 4] = load(ctx, offset)?;
-        if units == 0 && u16::from_be_bytes([high, low]) & IPV6_FRAGMENT_OFFSET != 0 {
-            return Err(NoFlow::LaterFragment);
+        let is_fragment = packet.protocol == IPPROTO_FRAGMENT;
+        if is_fragment && u16::from_be_bytes([high, low]) & IPV6_FRAGMENT_OFFSET != 0 {
+            return Err(Parsed::LaterFragment);
         }
-        next = following;
-        // AH counts in units of 4 bytes less 2, the others in units of 8 less 1 (RFC 8200, RFC
-        // 4302).
-        offset += match units {
-            8 => (usize::from(length) + 1) * 8,
-            4 => (usize::from(length) + 2) * 4,
-            _ => 8,
+        // AH counts in units of 4 bytes less 2, the others in units of 8 less 1, a fragment header
+        // has 8 bytes and no length (RFC 8200, RFC 4302).
+        offset += if is_fragment {
+            8
+        } else if packet.protocol == IPPROTO_AH {
+            (usize::from(length) + 2) * 4
+        } else {
+            (usize::from(length) + 1) * 8
         };
+        packet.protocol = following;
     }
-    match next {
-        IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_DSTOPTS | IPPROTO_AH | IPPROTO_FRAGMENT => {
-            Err(NoFlow::Malformed)
-        }
-        next => Ok((next, offset)),
-    }
+    if is_extension(packet.protocol) { Err(Parsed::Malformed) } else { Ok(offset) }
 }
 
 #[inline(always)]
-fn transport(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), NoFlow> {
+fn is_extension(protocol: u8) -> bool {
+    matches!(
+        protocol,
+        IPPROTO_HOPOPTS | IPPROTO_ROUTING | IPPROTO_DSTOPTS | IPPROTO_AH | IPPROTO_FRAGMENT
+    )
+}
+
+#[inline(always)]
+fn transport(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), Parsed> {
     match packet.protocol {
         IPPROTO_TCP => {
             let tcp: TcpStart = load(ctx, offset)?;
@@ -296,48 +307,50 @@ fn sctp_role(chunk: u8) -> Role {
 
 /// The only ICMP that is a flow.
 #[inline(always)]
-fn echo(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), NoFlow> {
+fn echo(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), Parsed> {
     let [kind, code, _, _, high, low]: [u8; 6] = load(ctx, offset)?;
     let is_v6 = packet.protocol == IPPROTO_ICMPV6;
     packet.role = match (is_v6, kind) {
         (false, ICMP_ECHO) | (true, ICMPV6_ECHO) => Role::Asks,
         (false, ICMP_ECHO_REPLY) | (true, ICMPV6_ECHO_REPLY) => Role::Follows,
         (false, ICMP_UNREACHABLE) | (true, ICMPV6_UNREACHABLE) => {
-            let is_port =
-                if is_v6 { code == ICMPV6_CODE_PORT } else { ICMP_CODES_PORT.contains(&code) };
+            let is_port = if is_v6 {
+                code == ICMPV6_CODE_PORT
+            } else {
+                code == ICMP_CODE_PROTOCOL || code == ICMP_CODE_PORT
+            };
             // Eight bytes of ICMP, then the packet.
-            let quote = Quote { offset: offset + 8, family: packet.family, is_port };
-            return Err(NoFlow::Error(quote));
+            packet.quote_offset = offset as u32 + 8;
+            packet.quote_is_port = u8::from(is_port);
+            return Err(Parsed::Error);
         }
-        _ => return Err(NoFlow::Infrastructure),
+        _ => return Err(Parsed::Infrastructure),
     };
     packet.pair_port = u16::from_be_bytes([high, low]);
     Ok(())
 }
 
-/// The echo request that an error quotes, as it was when it was sent; none if it quotes none.
+/// Makes of an ICMP error the echo request that it quotes; false if it quotes none.
 #[inline(always)]
-pub fn quoted_echo(ctx: &SkBuffContext, quote: &Quote) -> Option<Packet> {
-    let (peer_addr, protocol, at) = if quote.family == 4 {
-        let header: Ipv4Header = ctx.load(quote.offset).ok()?;
-        let bytes = usize::from(header.version_ihl & 0x0f) * 4;
-        (ipv4(header.destination), header.protocol, quote.offset + bytes)
+pub fn quoted_echo(ctx: &SkBuffContext, packet: &mut Packet) -> bool {
+    let mut at = packet.quote_offset as usize;
+    if packet.family == 4 {
+        let Ok(header) = ctx.load::<Ipv4Header>(at) else { return false };
+        packet.peer_addr = ipv4(header.destination);
+        packet.protocol = header.protocol;
+        at += usize::from(header.version_ihl & 0x0f) * 4;
     } else {
-        let header: Ipv6Header = ctx.load(quote.offset).ok()?;
-        (header.destination, header.next_header, quote.offset + size_of::<Ipv6Header>())
-    };
-    let [kind, _, _, _, high, low]: [u8; 6] = ctx.load(at).ok()?;
-    if !matches!((protocol, kind), (IPPROTO_ICMP, ICMP_ECHO) | (IPPROTO_ICMPV6, ICMPV6_ECHO)) {
-        return None;
+        let Ok(header) = ctx.load::<Ipv6Header>(at) else { return false };
+        packet.peer_addr = header.destination;
+        packet.protocol = header.next_header;
+        at += size_of::<Ipv6Header>();
     }
-    Some(Packet {
-        peer_addr,
-        pair_port: u16::from_be_bytes([high, low]),
-        protocol,
-        family: quote.family,
-        role: Role::Asks,
-        ..Packet::new(ctx, Way::Sent)
-    })
+    let Ok([kind, _, _, _, high, low]) = ctx.load::<[u8; 6]>(at) else { return false };
+    packet.pair_port = u16::from_be_bytes([high, low]);
+    matches!(
+        (packet.protocol, kind),
+        (IPPROTO_ICMP, ICMP_ECHO) | (IPPROTO_ICMPV6, ICMPV6_ECHO)
+    )
 }
 
 /// The local end's address, which only a new flow wants to know.

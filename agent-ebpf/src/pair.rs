@@ -21,7 +21,7 @@ use crate::{
     maps::{PAIRS, SLOTS, SocketState},
     packet::{
         self, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet,
-        Quote, Role, Way,
+        Role, Way,
     },
     share,
     socket::{
@@ -187,7 +187,14 @@ fn observe_known(
 /// The first packet of a pair, or of one that was forgotten.
 #[inline(never)]
 fn begin(ctx: &SkBuffContext, packet: &Packet, state: Option<*mut SocketState>) {
-    let Some((direction, attempt)) = beginning(ctx, packet, state) else { return };
+    let (direction, attempt) = match beginning(ctx, packet, state) {
+        Beginning::None => return,
+        Beginning::Unknown => (DIRECTION_UNKNOWN, false),
+        Beginning::WeAsk => (DIRECTION_EGRESS, true),
+        Beginning::PeerAsks => (DIRECTION_INGRESS, true),
+        Beginning::WeAsked => (DIRECTION_EGRESS, false),
+        Beginning::PeerAsked => (DIRECTION_INGRESS, false),
+    };
     let found = flow::find(ctx, packet, direction);
     let word = match found {
         Some((number, slot)) => {
@@ -205,53 +212,68 @@ fn begin(ctx: &SkBuffContext, packet: &Packet, state: Option<*mut SocketState>) 
     }
 }
 
-/// Who began, and whether this packet is the beginning. None if the packet is of no flow.
+/// Who began, and when. Without fields: the kernel's type checker refuses what the compiler makes
+/// of an enum that has some.
+#[repr(u32)]
+enum Beginning {
+    /// The packet is of no flow.
+    None,
+    /// Nobody can tell who began.
+    Unknown,
+    /// With this packet, by us.
+    WeAsk,
+    /// With this packet, by the peer.
+    PeerAsks,
+    /// Before, by us.
+    WeAsked,
+    /// Before, by the peer.
+    PeerAsked,
+}
+
 #[inline(never)]
 fn beginning(
     ctx: &SkBuffContext,
     packet: &Packet,
     state: Option<*mut SocketState>,
-) -> Option<(u8, bool)> {
+) -> Beginning {
+    let sent = matches!(packet.way, Way::Sent);
+    match packet.role {
+        // What the kernel's own sockets say for nobody, and copies that every raw socket gets.
+        Role::Follows | Role::Refuses | Role::Completes => return Beginning::None,
+        // The kernel answers an echo request, no process: it is seen where it began.
+        Role::Asks if !sent && matches!(packet.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) => {
+            return Beginning::None;
+        }
+        Role::Asks if sent => return Beginning::WeAsk,
+        Role::Asks => return Beginning::PeerAsks,
+        Role::Plain if packet.protocol == IPPROTO_SCTP => return Beginning::Unknown,
+        Role::Plain => {}
+    }
     let (phase, used) = match state {
         // SAFETY: a live map value.
         Some(state) => unsafe { ((*state).phase, (*state).flow != 0) },
         None => (PHASE_PEERS, true),
     };
-    let sent = matches!(packet.way, Way::Sent);
-    match packet.role {
-        // What the kernel's own sockets say for nobody, and copies that every raw socket gets.
-        Role::Follows | Role::Refuses | Role::Completes => return None,
-        // The kernel answers an echo request, no process: it is seen where it began.
-        Role::Asks if !sent && matches!(packet.protocol, IPPROTO_ICMP | IPPROTO_ICMPV6) => {
-            return None;
-        }
-        Role::Asks => return Some((if sent { DIRECTION_EGRESS } else { DIRECTION_INGRESS }, true)),
-        Role::Plain if packet.protocol == IPPROTO_SCTP => return Some((DIRECTION_UNKNOWN, false)),
-        Role::Plain => {}
-    }
     if phase == PHASE_OLDER_CONNECTED {
-        return Some((DIRECTION_UNKNOWN, false));
+        return Beginning::Unknown;
     }
-    // A socket on which nothing was heard has forgotten nothing.
     let is_older = phase == PHASE_OLDER || phase == PHASE_OLDER_PEERS;
+    // A socket on which nothing was heard has forgotten nothing.
     let may_follow = used || is_older || phase == PHASE_PEERS;
-    Some(if sent {
+    if sent {
         if may_follow && flow::is_known(ctx, packet, DIRECTION_INGRESS) {
-            (DIRECTION_INGRESS, false)
-        } else if is_older {
-            (DIRECTION_UNKNOWN, false)
-        } else {
-            (DIRECTION_EGRESS, true)
+            return Beginning::PeerAsked;
         }
-    } else if may_follow
-        // A Service begins nothing: this is what its backend answered to a process of the node,
-        // whose own packets carry the backend's address.
+        return if is_older { Beginning::Unknown } else { Beginning::WeAsk };
+    }
+    // A Service begins nothing: this is what its backend answered to a process of the node, whose
+    // own packets carry the backend's address.
+    if may_follow
         && (flow::service(packet).is_some() || flow::is_known(ctx, packet, DIRECTION_EGRESS))
     {
-        (DIRECTION_EGRESS, false)
-    } else {
-        (DIRECTION_INGRESS, true)
-    })
+        return Beginning::WeAsked;
+    }
+    Beginning::PeerAsks
 }
 
 /// Remembers a new pair: in the socket if it is its only one, else in the table, together with the
@@ -340,32 +362,32 @@ fn live(cached: CachedFlow) -> Option<*mut FlowSlot> {
 /// An ICMP error that a raw socket reads: it makes no flow, and refuses the echo request it quotes
 /// if this socket sent that.
 #[inline(never)]
-pub fn observe_error(ctx: &SkBuffContext, way: Way, quote: &Quote) {
-    if matches!(way, Way::Sent) {
+pub fn observe_error(ctx: &SkBuffContext, packet: &mut Packet) {
+    if matches!(packet.way, Way::Sent) || !packet::quoted_echo(ctx, packet) {
         return;
     }
-    let Some(echo) = packet::quoted_echo(ctx, quote) else { return };
+    let is_port = packet.quote_is_port != 0;
     let Some(sk) = socket::of(ctx) else { return };
     let Some(state) = socket::state(sk) else { return };
     // SAFETY: a live map value; one aligned word, read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    if let Some(slot) = flow::cached_slot(cached, &echo)
-        && cached.peer_port() == echo.pair_port
+    if let Some(slot) = flow::cached_slot(cached, packet)
+        && cached.peer_port() == packet.pair_port
     {
         if !cached.answered() {
             // SAFETY: as above, written whole.
             unsafe { core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0) };
-            flow::refuse(slot, quote.is_port);
+            flow::refuse(slot, is_port);
         }
-    } else if let Some(pair) = known(ctx, &echo, Some(state)) {
+    } else if let Some(pair) = known(ctx, packet, Some(state)) {
         // SAFETY: a live map value.
         let (answered, cached) = unsafe { ((*pair).answered != 0, CachedFlow((*pair).flow)) };
-        if let Some(slot) = flow::cached_slot(cached, &echo)
+        if let Some(slot) = flow::cached_slot(cached, packet)
             && !answered
         {
             // SAFETY: as above.
             unsafe { (*pair).answered = 1 };
-            flow::refuse(slot, quote.is_port);
+            flow::refuse(slot, is_port);
         }
     }
 }

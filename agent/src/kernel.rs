@@ -4,28 +4,48 @@
 //! In: the running kernel. Out: [`Record`]s, the state of every probe, and what is missing where
 //! something cannot load. It is the only importer of aya; it looks nothing up and judges nothing.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aya::maps::{MapData, PerCpuArray, RingBuf};
-use parapet_common::{FLOWS_MAX, MAP_LOST, STAGE_NAMES};
+use aya::maps::{Map, MapData, RingBuf};
+use parapet_common::{
+    FLOWS_MAX, MAP_EVENTS, MAP_LOST, MAP_PAIRS, MAP_RETURNED, MAP_SERVICES, MAP_TAKEN, MAP_TOTALS,
+    SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL, ServicePort,
+};
 use parapet_core::record::{self, EventBody, Record};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use self::clock::Clock;
-use self::slots::Slots;
+use self::counters::Counters;
+use self::pairs::Pairs;
+use self::pins::Pins;
+use self::service_ports::ServicePorts;
+use self::shares::Shares;
+use self::tables::Tables;
 
 pub use self::check::{Requirement, check};
+pub use self::counters::Totals;
 pub use self::load::LoadError;
+pub use self::pins::{PINS_DEFAULT, cleanup};
 
+mod attach;
 mod check;
 mod clock;
+mod counters;
 mod layout;
 mod load;
 #[cfg(feature = "measure")]
 pub mod measure;
+mod pairs;
+mod pins;
+mod probes;
+mod service_ports;
+mod shares;
 mod slots;
+mod syscall;
+mod tables;
 
 /// How often counters are read when nothing wakes the agent sooner.
 const READ_EVERY: Duration = Duration::from_millis(250);
@@ -42,6 +62,10 @@ pub struct KernelConfig {
     pub flows_max: u32,
     /// A flow without a packet for this long gives its slot back.
     pub idle_max: Duration,
+    /// One cgroup gets at most one part in this many of the flows.
+    pub share_divisor: u32,
+    /// Folder on bpffs for what outlives the agent; none to lose it all at its end.
+    pub pin_root: Option<PathBuf>,
 }
 
 impl Default for KernelConfig {
@@ -51,6 +75,8 @@ impl Default for KernelConfig {
             cgroup_prefix: String::new(),
             flows_max: FLOWS_MAX,
             idle_max: Duration::from_secs(300),
+            share_divisor: SHARE_DIVISOR,
+            pin_root: None,
         }
     }
 }
@@ -75,14 +101,15 @@ pub struct ProbeStatus {
 /// The loaded programs and what reads their maps. Detaches all of them when dropped.
 pub struct Sensor {
     events: AsyncFd<RingBuf<MapData>>,
-    lost: PerCpuArray<MapData, u64>,
-    lost_before: [u64; STAGE_NAMES.len()],
-    slots: Slots,
+    counters: Counters,
+    tables: Tables,
+    services: ServicePorts,
     probes: Vec<ProbeStatus>,
     cgroup_prefix: String,
     timer: tokio::time::Interval,
-    /// Keeps programs and links alive.
+    /// Keeps programs, and links that are not pinned, alive.
     _programs: aya::Ebpf,
+    _pins: Option<Pins>,
 }
 
 impl Sensor {
@@ -94,28 +121,34 @@ impl Sensor {
     pub fn load(config: &KernelConfig) -> Result<Self, LoadError> {
         let loaded = load::load(config)?;
         let mut programs = loaded.programs;
-        let take = |programs: &mut aya::Ebpf, name: &str| {
-            programs.take_map(name).ok_or_else(|| LoadError::object(format!("no map {name}")))
+        let Map::HashMap(pairs) = map(&mut programs, MAP_PAIRS)? else {
+            return Err(LoadError::object(format!("{MAP_PAIRS} is no hash")));
         };
-        let events = RingBuf::try_from(take(&mut programs, parapet_common::MAP_EVENTS)?)
-            .map_err(|error| LoadError::object(error.to_string()))?;
-        let lost = PerCpuArray::try_from(take(&mut programs, MAP_LOST)?)
-            .map_err(|error| LoadError::object(error.to_string()))?;
+        let shares =
+            Shares::new(map(&mut programs, MAP_TAKEN)?, map(&mut programs, MAP_RETURNED)?);
+        let mut tables = Tables::new(loaded.slots, Pairs::new(pairs), shares);
+        if loaded.is_continued {
+            tables.reconcile().map_err(LoadError::object)?;
+        }
         // SAFETY: the ring buffer owns its descriptor and keeps it until it is dropped.
         #[expect(unsafe_code, reason = "aya's ring buffer is no I/O-safe owner in tokio's eyes")]
-        let events = unsafe { AsyncFd::register_with_interest(events, Interest::READABLE) }
-            .map_err(|error| LoadError::object(error.to_string()))?;
+        let events = unsafe {
+            AsyncFd::register_with_interest(map(&mut programs, MAP_EVENTS)?, Interest::READABLE)
+        }
+        .map_err(|error| LoadError::object(error.to_string()))?;
+        let counters = Counters::new(map(&mut programs, MAP_LOST)?, map(&mut programs, MAP_TOTALS)?);
         let mut timer = tokio::time::interval(READ_EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {
             events,
-            lost,
-            lost_before: [0; STAGE_NAMES.len()],
-            slots: loaded.slots,
+            counters,
+            tables,
+            services: ServicePorts::new(map(&mut programs, MAP_SERVICES)?),
             probes: loaded.probes,
             cgroup_prefix: config.cgroup_prefix.clone(),
             timer,
             _programs: programs,
+            _pins: loaded.pins,
         })
     }
 
@@ -149,7 +182,7 @@ impl Sensor {
                 Ok(event) => {
                     let at = clock.timestamp(event.time_ns);
                     match event.body {
-                        EventBody::FlowSeen { slot, .. } => self.slots.seen(slot),
+                        EventBody::FlowSeen { slot, .. } => self.tables.slots.seen(slot),
                         EventBody::CgroupCreated { cgroup_id, path } => {
                             if let Some(path) = below(&self.cgroup_prefix, &path) {
                                 records.push(Record::CgroupCreated { cgroup_id, path, at });
@@ -171,37 +204,46 @@ impl Sensor {
         if undecodable > 0 {
             records.push(Record::Lost { stage: "undecodable_event", count: undecodable });
         }
-        self.read_losses(&mut records);
-        self.slots.read(&clock, &mut records);
+        for (stage, count) in self.counters.losses() {
+            if stage == STAGE_NAMES[STAGE_RING_FULL as usize] {
+                self.tables.slots.rescan();
+            }
+            records.push(Record::Lost { stage, count });
+        }
+        self.tables.read(&clock, &mut records);
         records
     }
 
     /// (table, entries, capacity) of the kernel's tables.
     #[must_use]
     pub fn capacity(&self) -> Vec<(&'static str, u64, u64)> {
-        vec![("flows", self.slots.entries(), self.slots.capacity())]
+        let mut sizes = self.tables.sizes();
+        let (services, services_max) = self.services.sizes();
+        sizes.push(("service_ports", services, services_max));
+        sizes
     }
 
-    fn read_losses(&mut self, records: &mut Vec<Record>) {
-        for (index, (stage, before)) in STAGE_NAMES.iter().zip(&mut self.lost_before).enumerate() {
-            let Ok(index) = u32::try_from(index) else { continue };
-            let total = match self.lost.get(&index, 0) {
-                Ok(per_cpu) => per_cpu.iter().sum::<u64>(),
-                Err(error) => {
-                    tracing::warn!(%error, stage, "a loss counter could not be read");
-                    continue;
-                }
-            };
-            let count = total.saturating_sub(*before);
-            *before = total;
-            if count > 0 {
-                if *stage == STAGE_NAMES[parapet_common::STAGE_RING_FULL as usize] {
-                    self.slots.rescan();
-                }
-                records.push(Record::Lost { stage, count });
-            }
-        }
+    /// What was seen, whether it found room in a table or not.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.counters.totals()
     }
+
+    /// Tells the packet programs which addresses and ports are Services', with their `SERVICE_*`
+    /// bits; how many did not fit comes back.
+    pub fn set_services(&mut self, ports: &HashMap<ServicePort, u32>) -> usize {
+        self.services.set(ports)
+    }
+}
+
+fn map<T>(programs: &mut aya::Ebpf, name: &str) -> Result<T, LoadError>
+where
+    T: TryFrom<Map>,
+    T::Error: std::fmt::Display,
+{
+    let map =
+        programs.take_map(name).ok_or_else(|| LoadError::object(format!("no map {name}")))?;
+    map.try_into().map_err(|error: T::Error| LoadError::object(format!("{name}: {error}")))
 }
 
 /// The path below the watched cgroup, if it is there.

@@ -38,6 +38,7 @@ impl Cgroup {
             cgroup_root: self.folder.clone(),
             cgroup_prefix: self.prefix.clone(),
             flows_max,
+            share_divisor: 1,
             ..KernelConfig::default()
         }
     }

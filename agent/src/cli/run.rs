@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use super::input::PolicyArgs;
 use crate::export::Published;
 use crate::export::http::LISTEN_DEFAULT;
-use crate::kernel::KernelConfig;
+use crate::kernel::{KernelConfig, PINS_DEFAULT};
 use crate::node::{cgroups, host_name};
 use crate::runtime;
 
@@ -36,6 +36,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = parapet_common::FLOWS_MAX,
           env = "PARAPET_FLOWS_MAX", value_parser = clap::value_parser!(u32).range(1..1 << 23))]
     flows_max: u32,
+    /// Folder on a BPF file system for counters that outlive the agent, so that a restart loses
+    /// nothing; `none` to do without
+    #[arg(long, value_name = "DIR", default_value = PINS_DEFAULT, env = "PARAPET_PIN_DIR")]
+    pin_dir: PathBuf,
 }
 
 /// Runs the agent until SIGINT or SIGTERM.
@@ -64,6 +68,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             cgroup_root: root.folder,
             cgroup_prefix: root.prefix,
             flows_max: args.flows_max,
+            pin_root: (args.pin_dir != Path::new("none")).then_some(args.pin_dir),
             ..KernelConfig::default()
         },
         node_name: args.node_name.unwrap_or_else(host_name),

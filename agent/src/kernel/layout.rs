@@ -1,7 +1,8 @@
 //! The running kernel's BTF in, offsets of struct members out. Rust cannot emit the relocations
 //! that libbpf programs use, so the agent looks the offsets up and hands them over as constants.
 //!
-//! Format: <https://docs.kernel.org/bpf/btf.html>. Only direct members of structs are looked up.
+//! Format: <https://docs.kernel.org/bpf/btf.html>. Members of structs are looked up, and
+//! those of unnamed structs and unions inside of them.
 //! Bytes that make no sense are an error, never a panic.
 
 /// Where the kernel shows its own types.
@@ -33,26 +34,42 @@ const fn member(global: &'static str, structure: &'static str, member: &'static 
 }
 
 /// All of them.
-pub(super) const MEMBERS: [Member; 6] = [
+pub(super) const MEMBERS: [Member; 13] = [
     member("OFFSET_CGROUP_KN", "cgroup", "kn"),
     member("OFFSET_CGROUP_ROOT", "cgroup", "root"),
     member("OFFSET_CGROUP_LEVEL", "cgroup", "level"),
     member("OFFSET_KERNFS_NODE_ID", "kernfs_node", "id"),
     member("OFFSET_CGROUP_ROOT_HIERARCHY_ID", "cgroup_root", "hierarchy_id"),
     member("OFFSET_SOCK_ERR", "sock", "sk_err"),
+    member("OFFSET_SOCK_PROTOCOL", "sock", "sk_protocol"),
+    member("OFFSET_SOCKET_SK", "socket", "sk"),
+    // At the start of every socket, so its offsets are those in `sock`.
+    member("OFFSET_SKC_FAMILY", "sock_common", "skc_family"),
+    member("OFFSET_SKC_STATE", "sock_common", "skc_state"),
+    member("OFFSET_SKC_NUM", "sock_common", "skc_num"),
+    member("OFFSET_SKC_DPORT", "sock_common", "skc_dport"),
+    member("OFFSET_SKC_NET", "sock_common", "skc_net"),
 ];
+
+/// Structs without a name inside of each other; the kernel has three.
+const NESTING_MAX: u32 = 8;
 
 /// Offsets in bytes, in the order of [`MEMBERS`].
 pub(super) fn offsets(btf: &[u8]) -> Result<[u32; MEMBERS.len()], String> {
     let reader = Reader::new(btf).ok_or("the kernel's BTF cannot be read")?;
+    let types = reader.types();
     let mut found = [None; MEMBERS.len()];
-    reader.walk(|name, member, offset| {
+    for at in &types {
+        if reader.kind(*at) != Some(KIND_STRUCT) {
+            continue;
+        }
+        let structure = reader.name(*at);
         for (wanted, slot) in MEMBERS.iter().zip(&mut found) {
-            if slot.is_none() && name == wanted.structure && member == wanted.member {
-                *slot = Some(offset);
+            if slot.is_none() && structure == wanted.structure {
+                *slot = reader.member(&types, *at, wanted.member, NESTING_MAX);
             }
         }
-    });
+    }
     let mut offsets = [0; MEMBERS.len()];
     for ((wanted, found), offset) in MEMBERS.iter().zip(found).zip(&mut offsets) {
         *offset = found.ok_or_else(|| {
@@ -91,29 +108,49 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(bytes.get(..end).unwrap_or_default()).unwrap_or_default()
     }
 
-    /// Calls back with (struct, member, offset in bytes); ends at the first type that makes no
-    /// sense.
-    fn walk(&self, mut each: impl FnMut(&str, &str, u32)) -> Option<()> {
+    /// Where each type begins, in the order of their ids, the first of which is 1; ends at the
+    /// first one that makes no sense.
+    fn types(&self) -> Vec<usize> {
+        let mut types = Vec::new();
         let mut at = 0;
-        while at < self.types.len() {
-            let name = word(self.types, at)?;
-            let info = word(self.types, at + 4)?;
-            let (kind, count) = (info >> 24 & 0x1f, info & 0xffff);
-            // With the kind flag a member's offset shares its word with a bit field's size.
-            let bit_field_sizes = info >> 31 == 1;
-            at += 12;
-            if kind == KIND_STRUCT {
-                let name = self.string(name);
-                for index in 0..count as usize {
-                    let member = self.string(word(self.types, at + index * 12)?);
-                    let bits = word(self.types, at + index * 12 + 8)?;
-                    let bits = if bit_field_sizes { bits & 0x00ff_ffff } else { bits };
-                    each(name, member, bits / 8);
-                }
-            }
-            at += trailing_bytes(kind, count as usize);
+        while let Some(info) = word(self.types, at + 4) {
+            types.push(at);
+            at += 12 + trailing_bytes(info >> 24 & 0x1f, (info & 0xffff) as usize);
         }
-        Some(())
+        types
+    }
+
+    fn kind(&self, at: usize) -> Option<u32> {
+        word(self.types, at + 4).map(|info| info >> 24 & 0x1f)
+    }
+
+    fn name(&self, at: usize) -> &'a str {
+        word(self.types, at).map_or("", |name| self.string(name))
+    }
+
+    /// Offset in bytes of a member, also inside of members that have no name.
+    fn member(&self, types: &[usize], at: usize, name: &str, depth: u32) -> Option<u32> {
+        let info = word(self.types, at + 4)?;
+        // With the kind flag a member's offset shares its word with a bit field's size.
+        let bit_field_sizes = info >> 31 == 1;
+        (0..(info & 0xffff) as usize).find_map(|index| {
+            let member = at + 12 + index * 12;
+            let bits = word(self.types, member + 8)?;
+            let bits = if bit_field_sizes { bits & 0x00ff_ffff } else { bits };
+            match self.string(word(self.types, member)?) {
+                found if found == name => Some(bits / 8),
+                "" if depth > 0 => {
+                    let id = word(self.types, member + 4)?;
+                    let inner = *types.get((id as usize).checked_sub(1)?)?;
+                    if !matches!(self.kind(inner)?, KIND_STRUCT | KIND_UNION) {
+                        return None;
+                    }
+                    let offset = self.member(types, inner, name, depth - 1)?;
+                    bits.checked_div(8)?.checked_add(offset)
+                }
+                _ => None,
+            }
+        })
     }
 }
 
@@ -142,6 +179,8 @@ mod tests {
         // The only one that a stable layout gives away: nothing else can be at the start of a sock.
         assert!(offsets[5] > 100, "sk_err lies behind the common part of a socket: {offsets:?}");
         assert!(offsets.iter().all(|offset| *offset < 16_384), "{offsets:?}");
+        // A pair of 16-bit ports inside of an unnamed struct in an unnamed union.
+        assert_eq!(offsets[10], offsets[11] + 2, "skc_num is behind skc_dport: {offsets:?}");
     }
 
     #[test]

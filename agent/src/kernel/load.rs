@@ -1,16 +1,23 @@
-//! The BPF object in, attached programs out. What a program is for, and whether the agent can do
-//! without it, is data here.
+//! The BPF object in, its programs in the kernel out: what a program needs to know of this kernel
+//! is looked up and handed over before.
 
 use std::fs::File;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, Queue};
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramType};
+use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
-use parapet_common::{MAP_FLOWS, MAP_FREE_SLOTS, MAP_SLOTS};
+use parapet_common::{
+    MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_PAIRS, MAP_RETURNED, MAP_SERVICES,
+    MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TOTALS,
+};
 
+use super::attach::{attach, verify};
 use super::layout::{self, BTF_PATH, MEMBERS};
+use super::pins::{PinError, Pins};
+use super::probes::{PROBES, Probe};
 use super::slots::{Key, Slots};
 use super::{KernelConfig, ProbeStatus};
 
@@ -39,59 +46,10 @@ impl LoadError {
     }
 }
 
-/// How a program is attached.
-#[derive(Clone, Copy)]
-pub(super) enum Hook {
-    Cgroup(CgroupSkbAttachType),
-    Tracepoint(&'static str),
-}
-
-/// A program of the object.
-pub(super) struct Probe {
-    pub(super) name: &'static str,
-    pub(super) hook_name: &'static str,
-    pub(super) hook: Hook,
-    pub(super) feature: &'static str,
-    pub(super) required: bool,
-}
-
-/// Cgroups first: a pod that starts while we attach must be known before its packets are seen.
-const PROBES: [Probe; 5] = [
-    Probe {
-        name: "cgroup_created",
-        hook_name: "tp_btf/cgroup_mkdir",
-        hook: Hook::Tracepoint("cgroup_mkdir"),
-        feature: "flows of pods that live shorter than a second have a pod",
-        required: true,
-    },
-    Probe {
-        name: "cgroup_removed",
-        hook_name: "tp_btf/cgroup_rmdir",
-        hook: Hook::Tracepoint("cgroup_rmdir"),
-        feature: "the end of a pod is known to the moment",
-        required: true,
-    },
-    Probe {
-        name: "packet_received",
-        hook_name: "cgroup_skb/ingress",
-        hook: Hook::Cgroup(CgroupSkbAttachType::Ingress),
-        feature: "flows",
-        required: true,
-    },
-    Probe {
-        name: "packet_sent",
-        hook_name: "cgroup_skb/egress",
-        hook: Hook::Cgroup(CgroupSkbAttachType::Egress),
-        feature: "flows",
-        required: true,
-    },
-    Probe {
-        name: "socket_error",
-        hook_name: "tp_btf/inet_sk_error_report",
-        hook: Hook::Tracepoint("inet_sk_error_report"),
-        feature: "refusals by ICMP are told from silence",
-        required: false,
-    },
+/// Maps that outlive the agent where there are pins. The rest is for one start only.
+const PINNED: [&str; 11] = [
+    MAP_FLOWS, MAP_SLOTS, MAP_FREE_SLOTS, MAP_EVENTS, MAP_LOST, MAP_TOTALS, MAP_SOCKETS, MAP_PAIRS,
+    MAP_SERVICES, MAP_TAKEN, MAP_RETURNED,
 ];
 
 /// The object in the kernel.
@@ -99,48 +57,71 @@ pub(super) struct Loaded {
     pub(super) programs: Ebpf,
     pub(super) slots: Slots,
     pub(super) probes: Vec<ProbeStatus>,
+    pub(super) pins: Option<Pins>,
+    /// An agent before us left its counters.
+    pub(super) is_continued: bool,
 }
 
 pub(super) fn load(config: &KernelConfig) -> Result<Loaded, LoadError> {
-    let (mut programs, btf) = open(config.flows_max)?;
     let root = File::open(&config.cgroup_root).map_err(|error| LoadError {
         missing: format!("cgroup {}: {error}", config.cgroup_root.display()),
         costs: "no socket can be watched".to_owned(),
         how: "mount cgroup2 (usually at /sys/fs/cgroup), or name it with --cgroup-root".to_owned(),
     })?;
+    let cgroup_id = root.metadata().map_or(0, |folder| folder.ino());
+    let (pins, mut probes) = open_pins(config, cgroup_id)?;
+    let is_continued = pins.as_ref().is_some_and(|pins| pins.map(MAP_FLOWS).exists());
+    let (mut programs, btf) = open(config, pins.as_ref())?;
     // Before the first packet: programs find free slots only once there are some.
-    let slots = slots(&mut programs, config)?;
-    let mut probes = Vec::new();
+    let mut slots = slots(&mut programs, config)?;
+    if is_continued { slots.recover() } else { slots.fill() }.map_err(LoadError::object)?;
     for probe in &PROBES {
-        let error = attach(&mut programs, probe, &root, &btf).err();
+        let attached =
+            attach(&mut programs, probe, &root, &btf, pins.as_ref(), !is_continued);
+        let error = attached.err();
         if let (Some(error), true) = (&error, probe.required) {
             return Err(refused(probe, error));
         }
         probes.push(probe.status(error));
     }
-    Ok(Loaded { programs, slots, probes })
+    if let Some(pins) = &pins {
+        pins.remove_others();
+    }
+    Ok(Loaded { programs, slots, probes, pins, is_continued })
+}
+
+/// No pins where there is no place for them: the agent does without, and says so.
+fn open_pins(
+    config: &KernelConfig,
+    cgroup_id: u64,
+) -> Result<(Option<Pins>, Vec<ProbeStatus>), LoadError> {
+    let Some(root) = &config.pin_root else { return Ok((None, Vec::new())) };
+    let status = |error: Option<String>| ProbeStatus {
+        probe: "pins",
+        hook: "bpffs",
+        feature: "what is counted while the agent restarts is kept",
+        required: false,
+        attached: error.is_none(),
+        error,
+    };
+    match Pins::open(root, cgroup_id, config.flows_max) {
+        Ok(pins) => Ok((Some(pins), vec![status(None)])),
+        Err(PinError::Unusable(problem)) => Ok((None, vec![status(Some(problem))])),
+        Err(PinError::Busy(error)) => Err(error),
+    }
 }
 
 /// Loads every program and attaches none, for `doctor`.
 pub(super) fn trial() -> Result<Vec<ProbeStatus>, LoadError> {
-    let (mut programs, btf) = open(1)?;
+    let config = KernelConfig { flows_max: 1, pin_root: None, ..KernelConfig::default() };
+    let (mut programs, btf) = open(&config, None)?;
     Ok(PROBES.iter().map(|probe| probe.status(verify(&mut programs, probe, &btf).err())).collect())
 }
 
-impl Probe {
-    fn status(&self, error: Option<String>) -> ProbeStatus {
-        ProbeStatus {
-            probe: self.name,
-            hook: self.hook_name,
-            feature: self.feature,
-            required: self.required,
-            attached: error.is_none(),
-            error,
-        }
-    }
-}
-
-pub(super) fn open(flows_max: u32) -> Result<(Ebpf, Btf), LoadError> {
+pub(super) fn open(
+    config: &KernelConfig,
+    pins: Option<&Pins>,
+) -> Result<(Ebpf, Btf), LoadError> {
     let no_btf = |problem: String| LoadError {
         missing: format!("{BTF_PATH}: {problem}"),
         costs: "no program that reads kernel structures can be loaded".to_owned(),
@@ -158,7 +139,12 @@ pub(super) fn open(flows_max: u32) -> Result<(Ebpf, Btf), LoadError> {
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf));
     for map in [MAP_FLOWS, MAP_SLOTS, MAP_FREE_SLOTS] {
-        loader.map_max_entries(map, flows_max);
+        loader.map_max_entries(map, config.flows_max);
+    }
+    let share = config.flows_max.div_ceil(config.share_divisor.max(1));
+    loader.override_global("FLOWS_SHARE", &share, true);
+    for map in pins.iter().flat_map(|pins| PINNED.map(|name| (name, pins.map(name)))) {
+        loader.map_pin_path(map.0, map.1);
     }
     for (member, offset) in MEMBERS.iter().zip(&offsets) {
         loader.override_global(member.global, offset, true);
@@ -185,41 +171,6 @@ pub(super) fn slots(programs: &mut Ebpf, config: &KernelConfig) -> Result<Slots,
     Slots::new(flows, slots, free, config.flows_max, config.idle_max).map_err(LoadError::object)
 }
 
-fn verify(programs: &mut Ebpf, probe: &Probe, btf: &Btf) -> Result<(), String> {
-    let program = programs.program_mut(probe.name).ok_or("not in the object")?;
-    let loaded = match probe.hook {
-        Hook::Cgroup(_) => {
-            <&mut CgroupSkb>::try_from(program).map_err(|error| chain(&error))?.load()
-        }
-        Hook::Tracepoint(name) => {
-            <&mut BtfTracePoint>::try_from(program).map_err(|error| chain(&error))?.load(name, btf)
-        }
-    };
-    loaded.map_err(|error| chain(&error))
-}
-
-pub(super) fn attach(
-    programs: &mut Ebpf,
-    probe: &Probe,
-    root: &File,
-    btf: &Btf,
-) -> Result<(), String> {
-    verify(programs, probe, btf)?;
-    let program = programs.program_mut(probe.name).ok_or("not in the object")?;
-    let attached = match probe.hook {
-        // A link: it coexists with whatever others attach, and the kernel takes no flags for it.
-        Hook::Cgroup(way) => <&mut CgroupSkb>::try_from(program)
-            .map_err(|error| chain(&error))?
-            .attach(root, way, CgroupAttachMode::Single)
-            .map(|_| ()),
-        Hook::Tracepoint(_) => <&mut BtfTracePoint>::try_from(program)
-            .map_err(|error| chain(&error))?
-            .attach()
-            .map(|_| ()),
-    };
-    attached.map_err(|error| chain(&error))
-}
-
 fn refused(probe: &Probe, problem: &str) -> LoadError {
     if may_not(problem) {
         return not_permitted(problem);
@@ -227,7 +178,7 @@ fn refused(probe: &Probe, problem: &str) -> LoadError {
     LoadError {
         missing: format!("program {} on {}: {problem}", probe.name, probe.hook_name),
         costs: probe.feature.to_owned(),
-        how: "run Linux 5.11 or newer; `parapet doctor` lists what this kernel refuses".to_owned(),
+        how: "run Linux 5.10 or newer; `parapet doctor` lists what this kernel refuses".to_owned(),
     }
 }
 

@@ -13,7 +13,9 @@ use aya::programs::{CgroupSkb, CgroupSkbAttachType, TestRun, TestRunOptions};
 use aya::sys::{Stats, enable_stats};
 
 use super::KernelConfig;
-use super::load::{self, Hook, Probe, chain};
+use super::attach::attach;
+use super::load::{self, chain};
+use super::probes::{Hook, Probe};
 use super::slots::Slots;
 
 /// The programs that can be measured. The first two are what the others are compared with.
@@ -51,10 +53,15 @@ impl Measured {
     /// # Errors
     /// What the kernel refused.
     pub fn attach(cgroup: &Path) -> Result<Self, String> {
-        let config = KernelConfig { cgroup_root: cgroup.to_path_buf(), ..KernelConfig::default() };
+        let config = KernelConfig {
+            cgroup_root: cgroup.to_path_buf(),
+            share_divisor: 1,
+            ..KernelConfig::default()
+        };
         let (mut programs, btf) =
-            load::open(config.flows_max).map_err(|error| error.to_string())?;
-        let slots = load::slots(&mut programs, &config).map_err(|error| error.to_string())?;
+            load::open(&config, None).map_err(|error| error.to_string())?;
+        let mut slots = load::slots(&mut programs, &config).map_err(|error| error.to_string())?;
+        slots.fill()?;
         let root = File::open(cgroup).map_err(|error| error.to_string())?;
         for name in PROGRAMS {
             let way = match name {
@@ -68,7 +75,7 @@ impl Measured {
                 feature: "",
                 required: true,
             };
-            load::attach(&mut programs, &probe, &root, &btf)?;
+            attach(&mut programs, &probe, &root, &btf, None, true)?;
         }
         let statistics = enable_stats(Stats::RunTime).map_err(|error| chain(&error))?;
         Ok(Self { programs, _slots: slots, _statistics: statistics })

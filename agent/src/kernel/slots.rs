@@ -1,12 +1,13 @@
 //! The kernel's flow counters, read through shared memory: slots in, what was added since the last
 //! read out.
 //!
-//! A slot is freed in two steps. First its key leaves the hash and its state is cleared, so that no
-//! packet finds it any more; a read later, when no program that found it before can still be
+//! A slot is freed in two steps. First it is marked as leaving and its key leaves the hash, so that
+//! no packet finds it any more; a read later, when no program that found it before can still be
 //! running, its last counts are taken, its generation is raised and its number goes back to the
-//! free ones.
+//! free ones. An agent that is killed in the middle leaves nothing that the next one cannot go on
+//! with.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU16;
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use aya::Pod;
 use aya::maps::{HashMap as BpfHashMap, MapData, Queue};
 use parapet_common::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, FlowKey, FlowSlot, SLOT_FREE, SLOT_LIVE,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, FlowKey, FlowSlot, SLOT_FREE, SLOT_LEAVING, SLOT_LIVE,
 };
 use parapet_core::flow::{Direction, Protocol, Timestamp};
 use parapet_core::record::{Counts, FlowRecord, Record, address};
@@ -101,7 +102,7 @@ impl SharedSlots {
     fn hide(&self, number: u32) {
         if let Some(slot) = self.pointer(number) {
             // SAFETY: inside of the mapping; one aligned word.
-            unsafe { (&raw mut (*slot.as_ptr()).state).write_volatile(SLOT_FREE) }
+            unsafe { (&raw mut (*slot.as_ptr()).state).write_volatile(SLOT_LEAVING) }
         }
     }
 }
@@ -133,24 +134,108 @@ pub(super) struct Slots {
     rescan: bool,
     /// When the counters were read last; a new count is newer.
     read_ns: u64,
+    /// Slots given back since they were last asked for, by cgroup.
+    returned: HashMap<u64, u64>,
 }
 
 impl Slots {
-    /// Fills the queue of free slots.
+    /// Maps the counters. Nothing is in use yet.
     pub(super) fn new(
         flows: BpfHashMap<MapData, Key, u32>,
         slots: MapData,
-        mut free: Queue<MapData, u32>,
+        free: Queue<MapData, u32>,
         count: u32,
         idle_max: Duration,
     ) -> Result<Self, String> {
         let shared = SharedSlots::map(slots, count)
             .map_err(|error| format!("the flow counters cannot be mapped: {error}"))?;
-        for number in 0..count {
-            free.push(number, 0).map_err(|error| format!("free slots: {error}"))?;
-        }
         let read_ns = Clock::now().monotonic_ns();
-        Ok(Self { flows, free, shared, taken: HashMap::new(), idle_max, rescan: false, read_ns })
+        Ok(Self {
+            flows,
+            free,
+            shared,
+            taken: HashMap::new(),
+            idle_max,
+            rescan: false,
+            read_ns,
+            returned: HashMap::new(),
+        })
+    }
+
+    /// New maps: every slot is free.
+    pub(super) fn fill(&mut self) -> Result<(), String> {
+        (0..self.shared.count).try_for_each(|number| self.release(number))
+    }
+
+    /// Maps of an agent before us, in which programs may count right now: goes on where it ended.
+    /// Everything that was counted is read anew, from zero.
+    pub(super) fn recover(&mut self) -> Result<(), String> {
+        self.read_ns = 0;
+        let now_ns = Clock::now().monotonic_ns();
+        for number in 0..self.shared.count {
+            let Some(slot) = self.shared.read(number) else { continue };
+            if slot.state != SLOT_FREE {
+                self.seen(number);
+            }
+            if slot.state == SLOT_LEAVING {
+                self.forget_key(&slot.key, number);
+                if let Some(taken) = self.taken.get_mut(&number) {
+                    taken.leaving_since_ns = Some(now_ns);
+                }
+            }
+        }
+        // Twice, with time between: what a program holds in its hands is in use by then.
+        let lost = self.in_no_place()?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_nanos(GRACE_NS));
+        let still = self.in_no_place()?;
+        lost.intersection(&still).try_for_each(|number| self.release(*number))
+    }
+
+    /// Slots that are neither free for the taking nor in use: an agent was killed while it freed
+    /// them.
+    fn in_no_place(&mut self) -> Result<HashSet<u32>, String> {
+        let mut none: HashSet<u32> = (0..self.shared.count).collect();
+        // One at a time, so that a program always finds a free one.
+        for _ in 0..self.shared.count {
+            let Ok(number) = self.free.pop(0) else { break };
+            self.release(number)?;
+            if !none.remove(&number) {
+                break;
+            }
+        }
+        for number in self.flows.iter().filter_map(Result::ok).map(|(_, number)| number) {
+            none.remove(&number);
+        }
+        none.retain(|number| self.shared.read(*number).is_some_and(|s| s.state == SLOT_FREE));
+        Ok(none)
+    }
+
+    fn release(&mut self, number: u32) -> Result<(), String> {
+        self.free.push(number, 0).map_err(|error| format!("free slots: {error}"))
+    }
+
+    /// Only if the key leads to this slot.
+    fn forget_key(&mut self, key: &FlowKey, number: u32) {
+        if self.flows.get(&Key(*key), 0).is_ok_and(|found| found == number) {
+            let _ = self.flows.remove(&Key(*key));
+        }
+    }
+
+    /// Slots in use, by cgroup.
+    pub(super) fn by_cgroup(&self) -> HashMap<u64, u64> {
+        let mut counts = HashMap::new();
+        for slot in self.taken.keys().filter_map(|number| self.shared.read(*number)) {
+            *counts.entry(slot.key.cgroup_id).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Slots given back since this was last asked, by cgroup.
+    pub(super) fn take_returned(&mut self) -> HashMap<u64, u64> {
+        std::mem::take(&mut self.returned)
     }
 
     /// An event told of this slot.
@@ -189,7 +274,7 @@ impl Slots {
         let since = clock.timestamp(self.read_ns);
         self.read_ns = clock.monotonic_ns();
         let idle_ns = self.idle_ns();
-        let mut freed = Vec::new();
+        let (mut freed, mut hidden) = (Vec::new(), Vec::new());
         for (number, taken) in &mut self.taken {
             let Some(slot) = self.shared.read(*number) else { continue };
             // The event is sent a moment after the slot is shown; the key is there before both.
@@ -203,19 +288,23 @@ impl Slots {
                 let generation = slot.generation.wrapping_add(1);
                 self.shared.write(*number, FlowSlot { generation, ..empty() });
                 freed.push(*number);
+                *self.returned.entry(slot.key.cgroup_id).or_default() += 1;
             } else if clock.monotonic_ns().saturating_sub(slot.last_seen_ns) > idle_ns
                 && slot.state == SLOT_LIVE
             {
-                // Gone already means that it was removed before: nothing finds it either way.
-                let _ = self.flows.remove(&Key(slot.key));
+                // This order: who is killed between the two leaves a slot that is seen to leave.
                 self.shared.hide(*number);
+                hidden.push((slot.key, *number));
                 taken.leaving_since_ns = Some(self.read_ns);
             }
         }
+        for (key, number) in hidden {
+            self.forget_key(&key, number);
+        }
         for number in freed {
             self.taken.remove(&number);
-            if let Err(error) = self.free.push(number, 0) {
-                tracing::error!(%error, number, "a flow slot could not be given back");
+            if let Err(error) = self.release(number) {
+                tracing::error!(number, "{error}");
             }
         }
     }

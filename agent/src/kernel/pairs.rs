@@ -1,0 +1,124 @@
+//! The kernel's socket pairs: forgets those that are idle, so that there is room for new ones.
+//!
+//! In: the pair table, the time. Out: entries removed, and how many each cgroup gave back. A pair
+//! that is forgotten while both ends still talk is a new attempt when they do so again.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use aya::maps::MapData;
+use parapet_common::{PAIRS_MAX, Pair, PairKey, SHARE_DIVISOR};
+
+use super::syscall::{Cursor, delete_batch, lookup_batch};
+
+/// A pair without a packet for this long is forgotten: twice the kernel's own patience with UDP
+/// that was answered (net.netfilter.nf_conntrack_udp_timeout_stream is 120 s).
+const IDLE_MAX: Duration = Duration::from_secs(240);
+/// The same for a cgroup that has used half of its share: longer than any resolver or client waits.
+const CROWDED_IDLE_MAX: Duration = Duration::from_secs(12);
+/// How often the table is walked, and how often while a cgroup's share is half used.
+const SWEEP_EVERY: Duration = Duration::from_secs(20);
+const CROWDED_SWEEP_EVERY: Duration = Duration::from_secs(4);
+/// Entries read at once.
+const BATCH: usize = 4_096;
+
+const EMPTY_KEY: PairKey = PairKey {
+    owner: 0,
+    peer_addr: [0; 16],
+    peer_port: 0,
+    local_port: 0,
+    protocol: 0,
+    reserved: [0; 3],
+};
+const EMPTY: Pair = Pair { flow: 0, last_seen_ns: 0, cgroup_id: 0, direction: 0, answered: 0 };
+
+/// The table and when it was walked last.
+pub(super) struct Pairs {
+    map: MapData,
+    swept_ns: u64,
+    crowded: bool,
+    entries: u64,
+    /// Pairs of each cgroup when the table was walked last.
+    counts: HashMap<u64, u64>,
+}
+
+impl Pairs {
+    pub(super) fn new(map: MapData) -> Self {
+        Self { map, swept_ns: 0, crowded: false, entries: 0, counts: HashMap::new() }
+    }
+
+    /// Entries when they were last counted, and how many there may be.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        (self.entries, u64::from(PAIRS_MAX))
+    }
+
+    /// Walks the table if it is time to; how many pairs each cgroup gave back comes out.
+    pub(super) fn sweep(&mut self, now_ns: u64) -> std::io::Result<HashMap<u64, u64>> {
+        let every = if self.crowded { CROWDED_SWEEP_EVERY } else { SWEEP_EVERY };
+        if now_ns.saturating_sub(self.swept_ns) < nanoseconds(every) {
+            return Ok(HashMap::new());
+        }
+        self.swept_ns = now_ns;
+        let crowd = u64::from(PAIRS_MAX / SHARE_DIVISOR / 2);
+        let crowded: Vec<u64> =
+            self.counts.iter().filter(|(_, count)| **count > crowd).map(|(id, _)| *id).collect();
+        let (mut counts, mut idle) = (HashMap::new(), Vec::new());
+        self.walk(|key, pair| {
+            let idle_max =
+                if crowded.contains(&pair.cgroup_id) { CROWDED_IDLE_MAX } else { IDLE_MAX };
+            if now_ns.saturating_sub(pair.last_seen_ns) > nanoseconds(idle_max) {
+                idle.push((*key, pair.cgroup_id));
+            } else {
+                *counts.entry(pair.cgroup_id).or_default() += 1;
+            }
+        })?;
+        let mut returned = HashMap::new();
+        self.remove(&idle, &mut returned)?;
+        self.entries = counts.values().sum();
+        self.crowded = counts.values().any(|count| *count > crowd);
+        self.counts = counts;
+        Ok(returned)
+    }
+
+    /// Pairs of each cgroup, now.
+    pub(super) fn by_cgroup(&self) -> std::io::Result<HashMap<u64, u64>> {
+        let mut counts = HashMap::new();
+        self.walk(|_, pair| *counts.entry(pair.cgroup_id).or_default() += 1)?;
+        Ok(counts)
+    }
+
+    fn walk(&self, mut each: impl FnMut(&PairKey, &Pair)) -> std::io::Result<()> {
+        let mut keys = vec![EMPTY_KEY; BATCH];
+        let mut values = vec![EMPTY; BATCH];
+        let mut cursor = Some(Cursor::default());
+        while let Some(from) = cursor {
+            let (count, next) = lookup_batch(self.map.fd().as_fd(), from, &mut keys, &mut values)?;
+            for (key, pair) in keys.iter().zip(&values).take(count) {
+                each(key, pair);
+            }
+            cursor = next;
+        }
+        Ok(())
+    }
+
+    /// Nobody else removes pairs, so each that was found is there.
+    fn remove(
+        &self,
+        idle: &[(PairKey, u64)],
+        returned: &mut HashMap<u64, u64>,
+    ) -> std::io::Result<()> {
+        for batch in idle.chunks(BATCH) {
+            let keys: Vec<PairKey> = batch.iter().map(|(key, _)| *key).collect();
+            let removed = delete_batch(self.map.fd().as_fd(), &keys)?;
+            for (_, cgroup_id) in batch.iter().take(removed) {
+                *returned.entry(*cgroup_id).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
