@@ -76,8 +76,7 @@ pub const STAGE_FLOW_TABLE_FULL: u32 = 1;
 pub const STAGE_MALFORMED_PACKET: u32 = 2;
 /// Losses: a later fragment, sent so by a raw socket: it has no ports to know its flow by.
 pub const STAGE_LATER_FRAGMENT: u32 = 3;
-/// Losses: a socket for which the kernel gave no storage; its packets count, its direction may be
-/// unknown.
+/// Losses: a packet of a socket for which the kernel had no memory left.
 pub const STAGE_SOCKET_STORAGE: u32 = 4;
 /// Losses: a packet of a socket pair that could not be remembered: it counts, but not whether it
 /// began or answered anything.

@@ -9,13 +9,14 @@ use aya_ebpf::{
 use parapet_common::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FlowKey, FlowSeen, FlowSlot, SERVICE_ONE_BY_ONE,
     SLOT_LIVE, STAGE_FLOW_QUOTA, STAGE_FLOW_TABLE_FULL, STAGE_LATER_FRAGMENT,
-    STAGE_MALFORMED_PACKET, STAGE_NO_SOCKET, ServicePort, TOTAL_ANSWERED, TOTAL_ATTEMPTS,
-    TOTAL_REFUSED,
+    STAGE_MALFORMED_PACKET, STAGE_NO_SOCKET, STAGE_SOCKET_STORAGE, ServicePort, TOTAL_ANSWERED,
+    TOTAL_ATTEMPTS, TOTAL_REFUSED,
 };
 
 use crate::{
     clock, count, emit,
-    maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS, SocketState},
+    maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS},
+    opaque,
     packet::{self, IPPROTO_TCP, Packet, Parsed, Way},
     pair, share,
     socket::{self, CachedFlow},
@@ -51,7 +52,9 @@ fn observe(ctx: &SkBuffContext, way: Way) {
     let Some(sk) = socket::of(ctx) else {
         return count::lost(STAGE_NO_SOCKET);
     };
-    let state = socket::state(sk);
+    let Some(state) = socket::state(sk) else {
+        return count::lost(STAGE_SOCKET_STORAGE);
+    };
     if packet.protocol == IPPROTO_TCP {
         tcp::observe(ctx, &mut packet, sk, state);
     } else {
@@ -59,29 +62,41 @@ fn observe(ctx: &SkBuffContext, way: Way) {
     }
 }
 
-/// What a packet adds beside itself.
-#[derive(Clone, Copy, Default)]
-pub struct Marks {
-    pub attempt: bool,
-    pub answer: bool,
-    pub reset: bool,
-    pub close: bool,
-    /// How long the handshake took that this packet completes; 0 for none.
-    pub handshake_ns: u64,
-}
+/// What a packet adds beside itself, a bit each.
+pub type Marks = u32;
 
-/// The slot a socket remembers, if it still is this peer's.
+pub const NOTHING: Marks = 0;
+pub const ATTEMPT: Marks = 1;
+pub const ANSWER: Marks = 2;
+pub const RESET: Marks = 4;
+pub const CLOSE: Marks = 8;
+
+/// Whoever began.
+pub const ANY_DIRECTION: u8 = u8::MAX;
+/// No slot: more than there can be.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// The number of the slot that a socket or pair remembers, if it still is this peer's and began so.
 #[inline(always)]
-pub fn cached_slot(cached: CachedFlow, packet: &Packet) -> Option<*mut FlowSlot> {
-    let slot = SLOTS.get_ptr_mut(cached.slot()?)?;
+pub fn cached_slot(ctx: &SkBuffContext, cached: CachedFlow, packet: &Packet, direction: u8) -> u32 {
+    let number = cached.slot();
+    let Some(slot) = SLOTS.get_ptr_mut(number) else { return NO_SLOT };
     // SAFETY: a live map value.
-    unsafe {
-        let same = cached.is_generation((*slot).generation)
+    let same = unsafe {
+        cached.is_generation((*slot).generation)
             && core::ptr::read_volatile(&raw const (*slot).state) == SLOT_LIVE
             && same_address(&raw const (*slot).key.peer_addr, &packet.peer_addr)
-            && (*slot).key.protocol == packet.protocol;
-        if same { Some(slot) } else { None }
-    }
+            && (*slot).key.protocol == packet.protocol
+            && (direction == ANY_DIRECTION || (*slot).key.direction == direction)
+    };
+    // One value for the verifier, however the comparison ended.
+    opaque::u32(ctx, if same { number } else { NO_SLOT })
+}
+
+/// The flow that a slot is in: nothing to believe of a slot that is not there.
+#[inline(always)]
+pub fn slot(number: u32) -> Option<*mut FlowSlot> {
+    SLOTS.get_ptr_mut(number)
 }
 
 /// Two words instead of sixteen bytes; the slot's field is 8-byte aligned.
@@ -96,22 +111,17 @@ unsafe fn same_address(slot: *const [u8; 16], packet: &[u8; 16]) -> bool {
     unsafe { *slot == packet.read_unaligned() && *slot.add(1) == packet.add(1).read_unaligned() }
 }
 
+/// The word by which a socket or a pair finds this slot again.
 #[inline(always)]
-pub fn remember(
-    state: Option<*mut SocketState>,
-    number: u32,
-    slot: *mut FlowSlot,
-    packet: &Packet,
-    answered: bool,
-) -> CachedFlow {
+pub fn word(number: u32, packet: &Packet, answered: bool) -> CachedFlow {
     // SAFETY: a live map value.
-    let generation = unsafe { (*slot).generation };
-    let cached = CachedFlow::new(number, generation, packet.pair_port, answered);
-    if let Some(state) = state {
-        // SAFETY: a live map value; one aligned word, written whole.
-        unsafe { core::ptr::write_volatile(&raw mut (*state).flow, cached.0) };
+    match slot(number) {
+        Some(slot) => {
+            let generation = unsafe { (*slot).generation };
+            CachedFlow::new(number, generation, packet.pair_port, answered)
+        }
+        None => CachedFlow::NONE,
     }
-    cached
 }
 
 #[inline(always)]
@@ -153,35 +163,29 @@ pub fn service(packet: &Packet) -> Option<u32> {
     unsafe { SERVICES.get(port).copied() }
 }
 
-/// The flow's slot, taken from the free ones if the flow is new. None, and the packet counted as
-/// lost, if there is no room.
+/// The number of the flow's slot, taken from the free ones if the flow is new. [`NO_SLOT`], and the
+/// packet counted as lost, if there is no room.
 #[inline(never)]
-pub fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> Option<(u32, *mut FlowSlot)> {
-    let mut key = key(ctx, packet, direction, 0);
-    if direction == DIRECTION_EGRESS
-        && packet.peer_port != 0
-        && service(packet).is_some_and(|bits| bits & SERVICE_ONE_BY_ONE != 0)
-    {
-        key.local_port = packet.local_port;
-    }
+pub fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> u32 {
+    let bits = if direction == DIRECTION_EGRESS { service(packet).unwrap_or(0) } else { 0 };
+    let one_by_one = opaque::u32(ctx, bits) & SERVICE_ONE_BY_ONE != 0;
+    let key = key(ctx, packet, direction, if one_by_one { packet.local_port } else { 0 });
     // SAFETY: the value is copied at once.
-    let known = unsafe { FLOWS.get(key).copied() };
-    let number = match known {
-        Some(number) => number,
-        None => match take_slot(ctx, &key, packet.way) {
-            Ok(number) => number,
-            Err(stage) => {
-                count::lost(stage);
-                return None;
-            }
-        },
-    };
-    SLOTS.get_ptr_mut(number).map(|slot| (number, slot))
+    if let Some(number) = unsafe { FLOWS.get(key).copied() } {
+        return number;
+    }
+    match take_slot(ctx, &key, packet.way) {
+        Ok(number) => number,
+        Err(stage) => {
+            count::lost(stage);
+            NO_SLOT
+        }
+    }
 }
 
 #[inline(always)]
 fn take_slot(ctx: &SkBuffContext, key: &FlowKey, way: Way) -> Result<u32, u32> {
-    if !share::has_flow(key.cgroup_id) {
+    if !share::has_flow(ctx, key.cgroup_id) {
         return Err(STAGE_FLOW_QUOTA);
     }
     let Ok(Some(number)) = FREE_SLOTS.pop() else { return Err(STAGE_FLOW_TABLE_FULL) };
@@ -212,13 +216,13 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, way: Way) -> Result<u32, u32> {
 /// Counts what has no slot to be counted in.
 #[inline(always)]
 pub fn add_totals(marks: Marks) {
-    if marks.attempt {
+    if marks & ATTEMPT != 0 {
         count::total(TOTAL_ATTEMPTS);
     }
-    if marks.answer {
+    if marks & ANSWER != 0 {
         count::total(TOTAL_ANSWERED);
     }
-    if marks.reset {
+    if marks & RESET != 0 {
         count::total(TOTAL_REFUSED);
     }
 }
@@ -255,20 +259,17 @@ pub fn add(slot: *mut FlowSlot, packet: &Packet, marks: Marks) {
                 count::add(&raw mut (*slot).received_bytes_total, bytes);
             }
         }
-        if marks.attempt {
+        if marks & ATTEMPT != 0 {
             count::add(&raw mut (*slot).attempts_total, 1);
         }
-        if marks.answer {
+        if marks & ANSWER != 0 {
             count::add(&raw mut (*slot).answered_total, 1);
         }
-        if marks.reset {
+        if marks & RESET != 0 {
             count::add(&raw mut (*slot).refused_reset_total, 1);
         }
-        if marks.close {
+        if marks & CLOSE != 0 {
             count::add(&raw mut (*slot).closed_total, 1);
-        }
-        if marks.handshake_ns != 0 {
-            count::add(&raw mut (*slot).handshake_ns_total, marks.handshake_ns);
         }
     }
     add_totals(marks);

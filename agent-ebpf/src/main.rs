@@ -16,6 +16,7 @@ mod emit;
 mod flow;
 mod maps;
 mod older;
+mod opaque;
 mod packet;
 mod pair;
 mod refusal;

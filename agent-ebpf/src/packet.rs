@@ -4,6 +4,8 @@
 
 use aya_ebpf::programs::SkBuffContext;
 
+use crate::opaque;
+
 const IPPROTO_HOPOPTS: u8 = 0;
 pub const IPPROTO_ICMP: u8 = 1;
 pub const IPPROTO_TCP: u8 = 6;
@@ -55,7 +57,7 @@ pub enum Way {
     Received,
 }
 
-/// What a packet may mean for who began and how it ended.
+/// What a packet may mean for who began and how it ended, by its protocol and type.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Nothing but its direction tells: begins what was not begun, answers what was.
@@ -82,9 +84,8 @@ pub struct Packet {
     pub pair_port: u16,
     pub protocol: u8,
     pub family: u8,
-    pub role: Role,
-    /// Zero for all but TCP.
-    pub tcp_flags: u8,
+    /// Flags of TCP, type of ICMP, first chunk of SCTP; else 0.
+    pub kind: u8,
     pub bytes: u32,
     /// Where an ICMP error quotes the packet that it is about; else 0.
     pub quote_offset: u32,
@@ -93,6 +94,23 @@ pub struct Packet {
 }
 
 impl Packet {
+    #[inline(always)]
+    pub fn role(&self) -> Role {
+        match (self.protocol, self.kind) {
+            (IPPROTO_ICMP, ICMP_ECHO)
+            | (IPPROTO_ICMPV6, ICMPV6_ECHO)
+            | (IPPROTO_SCTP, SCTP_INIT) => Role::Asks,
+            (IPPROTO_SCTP, SCTP_ABORT) => Role::Refuses,
+            (IPPROTO_SCTP, SCTP_COOKIE_ECHO) => Role::Completes,
+            (IPPROTO_ICMP | IPPROTO_ICMPV6, _)
+            | (
+                IPPROTO_SCTP,
+                SCTP_INIT_ACK | SCTP_ERROR | SCTP_COOKIE_ACK | SCTP_SHUTDOWN_COMPLETE,
+            ) => Role::Follows,
+            _ => Role::Plain,
+        }
+    }
+
     /// Nothing read yet.
     #[inline(always)]
     pub fn new(ctx: &SkBuffContext, way: Way) -> Self {
@@ -104,8 +122,7 @@ impl Packet {
             pair_port: 0,
             protocol: 0,
             family: 0,
-            role: Role::Plain,
-            tcp_flags: 0,
+            kind: 0,
             bytes: ctx.len(),
             quote_offset: 0,
             quote_is_port: 0,
@@ -183,6 +200,8 @@ pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Parsed {
         6 => parse_ipv6(ctx, packet),
         _ => Err(Parsed::Malformed),
     };
+    packet.family = opaque::u8(ctx, packet.family);
+    packet.protocol = opaque::u8(ctx, packet.protocol);
     match parsed {
         Ok(()) => Parsed::Flow,
         Err(parsed) => parsed,
@@ -264,7 +283,7 @@ fn transport(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<
         IPPROTO_TCP => {
             let tcp: TcpStart = load(ctx, offset)?;
             set_ports(packet, tcp.source, tcp.destination);
-            packet.tcp_flags = tcp.flags;
+            packet.kind = tcp.flags;
         }
         IPPROTO_UDP | IPPROTO_UDPLITE => {
             let [source, destination]: [[u8; 2]; 2] = load(ctx, offset)?;
@@ -273,7 +292,7 @@ fn transport(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<
         IPPROTO_SCTP => {
             let [source, destination]: [[u8; 2]; 2] = load(ctx, offset)?;
             set_ports(packet, source, destination);
-            packet.role = sctp_role(load(ctx, offset + SCTP_HEADER_BYTES)?);
+            packet.kind = load(ctx, offset + SCTP_HEADER_BYTES)?;
         }
         IPPROTO_ICMP | IPPROTO_ICMPV6 => return echo(ctx, packet, offset),
         _ => {}
@@ -294,25 +313,15 @@ fn set_ports(packet: &mut Packet, source: [u8; 2], destination: [u8; 2]) {
     packet.pair_port = packet.peer_port;
 }
 
-#[inline(always)]
-fn sctp_role(chunk: u8) -> Role {
-    match chunk {
-        SCTP_INIT => Role::Asks,
-        SCTP_ABORT => Role::Refuses,
-        SCTP_COOKIE_ECHO => Role::Completes,
-        SCTP_INIT_ACK | SCTP_ERROR | SCTP_COOKIE_ACK | SCTP_SHUTDOWN_COMPLETE => Role::Follows,
-        _ => Role::Plain,
-    }
-}
-
 /// The only ICMP that is a flow.
 #[inline(always)]
 fn echo(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), Parsed> {
     let [kind, code, _, _, high, low]: [u8; 6] = load(ctx, offset)?;
     let is_v6 = packet.protocol == IPPROTO_ICMPV6;
-    packet.role = match (is_v6, kind) {
-        (false, ICMP_ECHO) | (true, ICMPV6_ECHO) => Role::Asks,
-        (false, ICMP_ECHO_REPLY) | (true, ICMPV6_ECHO_REPLY) => Role::Follows,
+    packet.kind = kind;
+    packet.pair_port = u16::from_be_bytes([high, low]);
+    match (is_v6, kind) {
+        (false, ICMP_ECHO | ICMP_ECHO_REPLY) | (true, ICMPV6_ECHO | ICMPV6_ECHO_REPLY) => Ok(()),
         (false, ICMP_UNREACHABLE) | (true, ICMPV6_UNREACHABLE) => {
             let is_port = if is_v6 {
                 code == ICMPV6_CODE_PORT
@@ -322,12 +331,10 @@ fn echo(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), P
             // Eight bytes of ICMP, then the packet.
             packet.quote_offset = offset as u32 + 8;
             packet.quote_is_port = u8::from(is_port);
-            return Err(Parsed::Error);
+            Err(Parsed::Error)
         }
-        _ => return Err(Parsed::Infrastructure),
-    };
-    packet.pair_port = u16::from_be_bytes([high, low]);
-    Ok(())
+        _ => Err(Parsed::Infrastructure),
+    }
 }
 
 /// Makes of an ICMP error the echo request that it quotes; false if it quotes none.
@@ -347,10 +354,7 @@ pub fn quoted_echo(ctx: &SkBuffContext, packet: &mut Packet) -> bool {
     }
     let Ok([kind, _, _, _, high, low]) = ctx.load::<[u8; 6]>(at) else { return false };
     packet.pair_port = u16::from_be_bytes([high, low]);
-    matches!(
-        (packet.protocol, kind),
-        (IPPROTO_ICMP, ICMP_ECHO) | (IPPROTO_ICMPV6, ICMPV6_ECHO)
-    )
+    matches!((packet.protocol, kind), (IPPROTO_ICMP, ICMP_ECHO) | (IPPROTO_ICMPV6, ICMPV6_ECHO))
 }
 
 /// The local end's address, which only a new flow wants to know.

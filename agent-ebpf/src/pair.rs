@@ -17,8 +17,9 @@ use parapet_common::{
 
 use crate::{
     clock, count,
-    flow::{self, Marks},
-    maps::{PAIRS, SLOTS, SocketState},
+    flow::{self, ANSWER, ANY_DIRECTION, ATTEMPT, Marks, NO_SLOT, NOTHING, RESET},
+    maps::{PAIRS, SocketState},
+    opaque,
     packet::{
         self, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet,
         Role, Way,
@@ -38,16 +39,14 @@ pub fn observe(
     ctx: &SkBuffContext,
     packet: &mut Packet,
     sk: *mut bpf_sock,
-    state: Option<*mut SocketState>,
+    state: *mut SocketState,
 ) {
-    if let Some(state) = state {
-        // SAFETY: a live map value; one aligned word, so it is read whole.
-        let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-        if let Some(slot) = flow::cached_slot(cached, packet)
-            && cached.peer_port() == packet.pair_port
-        {
-            return observe_cached(ctx, packet, state, slot, cached);
-        }
+    // SAFETY: a live map value; one aligned word, so it is read whole.
+    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    if cached.peer_port() == packet.pair_port
+        && let Some(slot) = flow::slot(flow::cached_slot(ctx, cached, packet, ANY_DIRECTION))
+    {
+        return observe_cached(ctx, packet, state, slot, cached);
     }
     // SAFETY: `sk` is a whole socket, its fields may be read.
     if unsafe { (*sk).state } == STATE_ESTABLISHED && has_ports(packet.protocol) {
@@ -91,10 +90,11 @@ fn observe_cached(
     // SAFETY: a live map value.
     let direction = unsafe { (*slot).key.direction };
     let (marks, answered) = marks(direction, packet, cached.answered());
+    let marks = opaque::u32(ctx, marks);
     if answered != cached.answered() {
         // SAFETY: a live map value; one aligned word, written whole.
         unsafe { core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0) };
-        if let Some(pair) = known(ctx, packet, Some(state)) {
+        if let Some(pair) = known(ctx, packet, state) {
             // SAFETY: a live map value.
             unsafe { (*pair).answered = 1 };
         }
@@ -105,20 +105,19 @@ fn observe_cached(
 /// What a packet of a pair with this direction counts, and whether the pair was answered then.
 #[inline(always)]
 fn marks(direction: u8, packet: &Packet, answered: bool) -> (Marks, bool) {
-    let none = Marks::default();
     if answered || direction == DIRECTION_UNKNOWN {
-        return (none, answered);
+        return (NOTHING, answered);
     }
     let from_asked = match packet.way {
         Way::Sent => direction == DIRECTION_INGRESS,
         Way::Received => direction == DIRECTION_EGRESS,
     };
-    match (from_asked, packet.role) {
-        (true, Role::Refuses) => (Marks { reset: true, ..none }, true),
+    match (from_asked, packet.role()) {
+        (true, Role::Refuses) => (RESET, true),
         (true, Role::Plain | Role::Follows | Role::Completes) | (false, Role::Completes) => {
-            (Marks { answer: true, ..none }, true)
+            (ANSWER, true)
         }
-        _ => (none, false),
+        _ => (NOTHING, false),
     }
 }
 
@@ -142,13 +141,9 @@ fn key(ctx: &SkBuffContext, packet: &Packet) -> PairKey {
 
 /// The pair in the table, if the socket has any there.
 #[inline(always)]
-fn known(
-    ctx: &SkBuffContext,
-    packet: &Packet,
-    state: Option<*mut SocketState>,
-) -> Option<*mut Pair> {
+fn known(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> Option<*mut Pair> {
     // SAFETY: a live map value.
-    let one_peer = state.is_some_and(|state| has_one_peer(unsafe { (*state).phase }));
+    let one_peer = has_one_peer(unsafe { (*state).phase });
     if one_peer && packet.protocol != IPPROTO_SCTP {
         return None;
     }
@@ -156,16 +151,12 @@ fn known(
 }
 
 #[inline(always)]
-fn observe_known(
-    ctx: &SkBuffContext,
-    packet: &Packet,
-    state: Option<*mut SocketState>,
-    pair: *mut Pair,
-) {
+fn observe_known(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState, pair: *mut Pair) {
     // SAFETY: a live map value; an entry forgotten meanwhile is still mapped memory.
     let (direction, before, cached) =
         unsafe { ((*pair).direction as u8, (*pair).answered != 0, CachedFlow((*pair).flow)) };
     let (marks, answered) = marks(direction, packet, before);
+    let marks = opaque::u32(ctx, marks);
     // SAFETY: as above.
     unsafe {
         (*pair).last_seen_ns = clock::now_ns();
@@ -173,20 +164,25 @@ fn observe_known(
             (*pair).answered = 1;
         }
     }
-    let found = match (cached.slot(), flow::cached_slot(cached, packet)) {
-        (Some(number), Some(slot)) => Some((number, slot)),
-        _ => flow::find(ctx, packet, direction),
-    };
-    let Some((number, slot)) = found else { return flow::add_totals(marks) };
-    let cached = flow::remember(state, number, slot, packet, answered);
-    // SAFETY: as above; one aligned word, written whole.
-    unsafe { core::ptr::write_volatile(&raw mut (*pair).flow, cached.0) };
-    flow::add(slot, packet, marks);
+    let mut number = flow::cached_slot(ctx, cached, packet, direction);
+    if number == NO_SLOT {
+        number = flow::find(ctx, packet, direction);
+    }
+    let word = flow::word(number, packet, answered);
+    // SAFETY: as above; one aligned word each, written whole.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*pair).flow, word.0);
+        core::ptr::write_volatile(&raw mut (*state).flow, word.0);
+    }
+    match flow::slot(number) {
+        Some(slot) => flow::add(slot, packet, marks),
+        None => flow::add_totals(marks),
+    }
 }
 
 /// The first packet of a pair, or of one that was forgotten.
 #[inline(never)]
-fn begin(ctx: &SkBuffContext, packet: &Packet, state: Option<*mut SocketState>) {
+fn begin(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) {
     let (direction, attempt) = match beginning(ctx, packet, state) {
         Beginning::None => return,
         Beginning::Unknown => (DIRECTION_UNKNOWN, false),
@@ -195,19 +191,13 @@ fn begin(ctx: &SkBuffContext, packet: &Packet, state: Option<*mut SocketState>) 
         Beginning::WeAsked => (DIRECTION_EGRESS, false),
         Beginning::PeerAsked => (DIRECTION_INGRESS, false),
     };
-    let found = flow::find(ctx, packet, direction);
-    let word = match found {
-        Some((number, slot)) => {
-            // SAFETY: a live map value.
-            let generation = unsafe { (*slot).generation };
-            CachedFlow::new(number, generation, packet.pair_port, false)
-        }
-        None => CachedFlow(0),
-    };
+    let direction = opaque::u8(ctx, direction);
+    let number = flow::find(ctx, packet, direction);
+    let word = flow::word(number, packet, false);
     let remembered = keep(ctx, packet, state, direction, word);
-    let marks = Marks { attempt: attempt && remembered, ..Marks::default() };
-    match found {
-        Some((_, slot)) => flow::add(slot, packet, marks),
+    let marks = if attempt && remembered { ATTEMPT } else { NOTHING };
+    match flow::slot(number) {
+        Some(slot) => flow::add(slot, packet, marks),
         None => flow::add_totals(marks),
     }
 }
@@ -231,13 +221,9 @@ enum Beginning {
 }
 
 #[inline(never)]
-fn beginning(
-    ctx: &SkBuffContext,
-    packet: &Packet,
-    state: Option<*mut SocketState>,
-) -> Beginning {
+fn beginning(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> Beginning {
     let sent = matches!(packet.way, Way::Sent);
-    match packet.role {
+    match packet.role() {
         // What the kernel's own sockets say for nobody, and copies that every raw socket gets.
         Role::Follows | Role::Refuses | Role::Completes => return Beginning::None,
         // The kernel answers an echo request, no process: it is seen where it began.
@@ -249,11 +235,8 @@ fn beginning(
         Role::Plain if packet.protocol == IPPROTO_SCTP => return Beginning::Unknown,
         Role::Plain => {}
     }
-    let (phase, used) = match state {
-        // SAFETY: a live map value.
-        Some(state) => unsafe { ((*state).phase, (*state).flow != 0) },
-        None => (PHASE_PEERS, true),
-    };
+    // SAFETY: a live map value.
+    let (phase, used) = unsafe { ((*state).phase, (*state).flow != 0) };
     if phase == PHASE_OLDER_CONNECTED {
         return Beginning::Unknown;
     }
@@ -282,12 +265,11 @@ fn beginning(
 fn keep(
     ctx: &SkBuffContext,
     packet: &Packet,
-    state: Option<*mut SocketState>,
+    state: *mut SocketState,
     direction: u8,
     word: CachedFlow,
 ) -> bool {
     let new_key = key(ctx, packet);
-    let Some(state) = state else { return insert(ctx, &new_key, direction, word) };
     // SAFETY: a live map value; the flow is one aligned word, read and written whole.
     let (before, phase) = unsafe {
         let before = CachedFlow(core::ptr::read_volatile(&raw const (*state).flow));
@@ -325,7 +307,7 @@ fn has_one_peer(phase: u32) -> bool {
 fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -> bool {
     // SAFETY: the context is valid for the whole program.
     let cgroup_id = unsafe { bpf_skb_cgroup_id(ctx.skb.skb) };
-    if !share::has_pair(cgroup_id) {
+    if !share::has_pair(ctx, cgroup_id) {
         count::lost(STAGE_SOCKET_PAIR);
         return false;
     }
@@ -351,7 +333,7 @@ fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -
 /// The slot of a remembered flow, if it still is that flow's.
 #[inline(always)]
 fn live(cached: CachedFlow) -> Option<*mut FlowSlot> {
-    let slot = SLOTS.get_ptr_mut(cached.slot()?)?;
+    let slot = flow::slot(cached.slot())?;
     // SAFETY: a live map value.
     unsafe {
         let same = cached.is_generation((*slot).generation) && (*slot).state == SLOT_LIVE;
@@ -371,19 +353,19 @@ pub fn observe_error(ctx: &SkBuffContext, packet: &mut Packet) {
     let Some(state) = socket::state(sk) else { return };
     // SAFETY: a live map value; one aligned word, read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    if let Some(slot) = flow::cached_slot(cached, packet)
-        && cached.peer_port() == packet.pair_port
+    if cached.peer_port() == packet.pair_port
+        && let Some(slot) = flow::slot(flow::cached_slot(ctx, cached, packet, ANY_DIRECTION))
     {
         if !cached.answered() {
             // SAFETY: as above, written whole.
             unsafe { core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0) };
             flow::refuse(slot, is_port);
         }
-    } else if let Some(pair) = known(ctx, packet, Some(state)) {
+    } else if let Some(pair) = known(ctx, packet, state) {
         // SAFETY: a live map value.
         let (answered, cached) = unsafe { ((*pair).answered != 0, CachedFlow((*pair).flow)) };
-        if let Some(slot) = flow::cached_slot(cached, packet)
-            && !answered
+        if !answered
+            && let Some(slot) = flow::slot(flow::cached_slot(ctx, cached, packet, ANY_DIRECTION))
         {
             // SAFETY: as above.
             unsafe { (*pair).answered = 1 };

@@ -13,7 +13,7 @@ use parapet_common::{DIRECTION_EGRESS, SLOT_LIVE};
 
 use crate::{
     flow,
-    maps::{Offset, SLOTS, SOCKETS, SocketState},
+    maps::{Offset, SOCKETS, SocketState},
     packet::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE},
     socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING},
 };
@@ -58,8 +58,7 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
 fn refused(state: *mut SocketState, is_port: bool, taken: bool) {
     // SAFETY: a live map value, null-checked by the caller.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    let Some(number) = cached.slot() else { return };
-    let Some(slot) = SLOTS.get_ptr_mut(number) else { return };
+    let Some(slot) = flow::slot(cached.slot()) else { return };
     // SAFETY: live map values.
     unsafe {
         if !cached.is_generation((*slot).generation)

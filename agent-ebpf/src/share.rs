@@ -4,26 +4,29 @@
 //! The kernel counts what it gave, the agent what it took back, each in a map that only it writes.
 //! What is asked for at the same time on several CPUs may exceed the share by as many entries.
 
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
 use parapet_common::{PAIRS_MAX, SHARE_DIVISOR, Share};
 
 use crate::{
     count,
     maps::{self, RETURNED, TAKEN},
+    opaque,
 };
 
 /// Whether this cgroup may have one more flow.
 #[inline(always)]
-pub fn has_flow(cgroup_id: u64) -> bool {
+pub fn has_flow(ctx: &SkBuffContext, cgroup_id: u64) -> bool {
     let (taken, returned) = of(cgroup_id);
-    taken.flows.saturating_sub(returned.flows) < u64::from(maps::flows_share())
+    let has = taken.flows.saturating_sub(returned.flows) < u64::from(maps::flows_share());
+    opaque::u32(ctx, u32::from(has)) != 0
 }
 
 /// Whether this cgroup may have one more socket pair.
 #[inline(always)]
-pub fn has_pair(cgroup_id: u64) -> bool {
+pub fn has_pair(ctx: &SkBuffContext, cgroup_id: u64) -> bool {
     let (taken, returned) = of(cgroup_id);
-    taken.pairs.saturating_sub(returned.pairs) < u64::from(PAIRS_MAX / SHARE_DIVISOR)
+    let has = taken.pairs.saturating_sub(returned.pairs) < u64::from(PAIRS_MAX / SHARE_DIVISOR);
+    opaque::u32(ctx, u32::from(has)) != 0
 }
 
 #[inline(always)]

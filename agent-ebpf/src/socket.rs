@@ -9,10 +9,8 @@ use aya_ebpf::{
     helpers::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_sk_storage_get},
     programs::SkBuffContext,
 };
-use parapet_common::STAGE_SOCKET_STORAGE;
 
 use crate::{
-    count,
     maps::{SOCKETS, SocketState},
     packet::Packet,
 };
@@ -54,6 +52,7 @@ pub const PHASE_OLDER_PEERS: u32 = 11;
 #[derive(Clone, Copy)]
 pub struct CachedFlow(pub u64);
 
+const SLOT_MASK: u32 = (1 << 23) - 1;
 const GENERATION_MASK: u32 = (1 << 23) - 1;
 const VALID: u64 = 1 << 63;
 const ANSWERED: u64 = 1 << 62;
@@ -66,9 +65,13 @@ impl CachedFlow {
         Self(VALID | answered | u64::from(slot) << 39 | generation << 16 | u64::from(peer_port))
     }
 
+    /// Remembers nothing.
+    pub const NONE: Self = Self(0);
+
+    /// The number of its slot, or one that no slot has.
     #[inline(always)]
-    pub fn slot(self) -> Option<u32> {
-        if self.0 & VALID == 0 { None } else { Some((self.0 >> 39) as u32 & GENERATION_MASK) }
+    pub fn slot(self) -> u32 {
+        if self.0 & VALID == 0 { u32::MAX } else { (self.0 >> 39) as u32 & SLOT_MASK }
     }
 
     #[inline(always)]
@@ -139,8 +142,7 @@ pub fn cookie(ctx: &SkBuffContext) -> u64 {
     unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
 }
 
-/// The socket's memory, made if it has none; none (and a loss counted) if there is no memory for
-/// it.
+/// The socket's memory, made if it has none; none if there is no room for it.
 #[inline(always)]
 pub fn state(sk: *mut bpf_sock) -> Option<*mut SocketState> {
     // SAFETY: `sk` comes from `of`; the map's value type is SocketState.
@@ -152,9 +154,5 @@ pub fn state(sk: *mut bpf_sock) -> Option<*mut SocketState> {
             u64::from(BPF_SK_STORAGE_GET_F_CREATE),
         )
     };
-    if state.is_null() {
-        count::lost(STAGE_SOCKET_STORAGE);
-        return None;
-    }
-    Some(state.cast())
+    if state.is_null() { None } else { Some(state.cast()) }
 }

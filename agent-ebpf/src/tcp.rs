@@ -12,8 +12,10 @@ use aya_ebpf::{
 use parapet_common::{DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN};
 
 use crate::{
-    flow::{self, Marks},
+    count,
+    flow::{self, ANSWER, ATTEMPT, CLOSE, Marks, NO_SLOT, NOTHING, RESET},
     maps::SocketState,
+    opaque,
     packet::{self, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
         self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER, PHASE_MIDSTREAM,
@@ -27,102 +29,102 @@ pub fn observe(
     ctx: &SkBuffContext,
     packet: &mut Packet,
     sk: *mut bpf_sock,
-    state: Option<*mut SocketState>,
+    state: *mut SocketState,
 ) {
     let way = packet.way;
     // SAFETY: `sk` is a whole socket, its fields may be read.
     let tcp_state = unsafe { (*sk).state };
-    let phase = match state {
-        // SAFETY: a live map value.
-        Some(state) => unsafe { (*state).phase },
-        None => PHASE_NEW,
-    };
+    // SAFETY: a live map value.
+    let phase = unsafe { (*state).phase };
     // The kernel's own socket for resets and TIME_WAIT answers, on behalf of no process: no flow.
     if phase == PHASE_NEW && matches!(way, Way::Sent) && tcp_state == STATE_CLOSE {
         return;
     }
-    let (next, mut marks) = if tcp_state == STATE_LISTEN {
-        let attempt = matches!(way, Way::Received)
-            && packet.tcp_flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
+    let (next, marks) = if tcp_state == STATE_LISTEN {
+        let attempts = matches!(way, Way::Received)
+            && packet.kind & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
             && is_first_syn(ctx, packet);
-        (PHASE_LISTENER, Marks { attempt, ..Marks::default() })
+        (PHASE_LISTENER, if attempts { ATTEMPT } else { NOTHING })
     } else {
         socket::set_asked(packet, sk);
-        advance(phase, way, packet.tcp_flags, tcp_state == STATE_SYN_SENT)
+        advance(phase, way, packet.kind, tcp_state == STATE_SYN_SENT)
     };
+    let (next, marks) = (opaque::u32(ctx, next), opaque::u32(ctx, marks));
     let direction = match next {
         PHASE_LISTENER | PHASE_OPEN_INGRESS | PHASE_ENDED_INGRESS => DIRECTION_INGRESS,
         PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS => DIRECTION_EGRESS,
         _ => DIRECTION_UNKNOWN,
     };
-    if let Some(state) = state {
-        let cached = turn(state, phase, next, way, &mut marks);
-        if let Some(slot) = flow::cached_slot(cached, packet) {
+    let direction = opaque::u8(ctx, direction);
+    let handshake_ns = if next != phase {
+        turn(state, phase, next, marks)
+    } else {
+        if next == PHASE_OPENING && matches!(way, Way::Sent) {
             // SAFETY: a live map value.
-            if unsafe { (*slot).key.direction } == direction {
-                return flow::add(slot, packet, marks);
-            }
+            unsafe { (*state).repeated_syns += 1 };
         }
-    }
-    let Some((number, slot)) = flow::find(ctx, packet, direction) else {
-        return flow::add_totals(marks);
+        0
     };
-    flow::remember(state, number, slot, packet, false);
+    let handshake_ns = opaque::u64(ctx, handshake_ns);
+    // SAFETY: a live map value; one aligned word, read whole.
+    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    let mut number = flow::cached_slot(ctx, cached, packet, direction);
+    if number == NO_SLOT {
+        number = flow::find(ctx, packet, direction);
+        let word = flow::word(number, packet, false);
+        // SAFETY: as above, written whole.
+        unsafe { core::ptr::write_volatile(&raw mut (*state).flow, word.0) };
+    }
+    let Some(slot) = flow::slot(number) else { return flow::add_totals(marks) };
+    if handshake_ns != 0 {
+        // SAFETY: a live map value.
+        count::add(unsafe { &raw mut (*slot).handshake_ns_total }, handshake_ns);
+    }
     flow::add(slot, packet, marks);
 }
 
-/// Writes the next phase and its times; the flow that the socket remembers goes out.
+/// Writes the next phase and its times; how long the handshake took that this completes, or 0,
+/// comes out.
 #[inline(always)]
-fn turn(state: *mut SocketState, phase: u32, next: u32, way: Way, marks: &mut Marks) -> CachedFlow {
+fn turn(state: *mut SocketState, phase: u32, next: u32, marks: Marks) -> u64 {
     // SAFETY: a live map value.
     unsafe {
-        if next != phase {
-            (*state).phase = next;
-            (*state).repeated_syns = 0;
-            if next == PHASE_OPENING {
-                (*state).opened_ns = bpf_ktime_get_ns();
-            } else if phase == PHASE_OPENING && marks.answer {
-                marks.handshake_ns = bpf_ktime_get_ns().saturating_sub((*state).opened_ns);
-            }
-        } else if next == PHASE_OPENING && matches!(way, Way::Sent) {
-            (*state).repeated_syns += 1;
+        (*state).phase = next;
+        (*state).repeated_syns = 0;
+        if next == PHASE_OPENING {
+            (*state).opened_ns = bpf_ktime_get_ns();
+        } else if phase == PHASE_OPENING && marks & ANSWER != 0 {
+            return bpf_ktime_get_ns().saturating_sub((*state).opened_ns);
         }
-        CachedFlow(core::ptr::read_volatile(&raw const (*state).flow))
     }
+    0
 }
 
 /// What a packet makes of a connection (not of a listener): its next phase and what to count.
 #[inline(always)]
 fn advance(phase: u32, way: Way, flags: u8, connecting: bool) -> (u32, Marks) {
-    let none = Marks::default();
     let ends = flags & (TCP_FIN | TCP_RST) != 0;
     let syn = flags & TCP_SYN != 0;
     let ack = flags & TCP_ACK != 0;
     let sent = matches!(way, Way::Sent);
     match phase {
         PHASE_NEW | PHASE_ENDED_EGRESS | PHASE_ENDED_INGRESS if sent && syn && !ack => {
-            (PHASE_OPENING, Marks { attempt: true, ..none })
+            (PHASE_OPENING, ATTEMPT)
         }
         // The SYN was sent before we watched.
-        PHASE_NEW if !sent && connecting && syn && ack => {
-            (PHASE_OPEN_EGRESS, Marks { attempt: true, answer: true, ..none })
-        }
+        PHASE_NEW if !sent && connecting && syn && ack => (PHASE_OPEN_EGRESS, ATTEMPT | ANSWER),
         PHASE_NEW if !sent && connecting && flags & TCP_RST != 0 => {
-            (PHASE_ENDED_EGRESS, Marks { attempt: true, reset: true, ..none })
+            (PHASE_ENDED_EGRESS, ATTEMPT | RESET)
         }
-        PHASE_NEW => (PHASE_MIDSTREAM, none),
-        PHASE_OPENING if !sent && syn && ack => (PHASE_OPEN_EGRESS, Marks { answer: true, ..none }),
-        PHASE_OPENING if !sent && flags & TCP_RST != 0 => {
-            (PHASE_ENDED_EGRESS, Marks { reset: true, ..none })
-        }
+        PHASE_NEW => (PHASE_MIDSTREAM, NOTHING),
+        PHASE_OPENING if !sent && syn && ack => (PHASE_OPEN_EGRESS, ANSWER),
+        PHASE_OPENING if !sent && flags & TCP_RST != 0 => (PHASE_ENDED_EGRESS, RESET),
         // The first packet of an accepted connection, whose memory is its listener's.
-        PHASE_LISTENER if ends => {
-            (PHASE_ENDED_INGRESS, Marks { answer: true, close: true, ..none })
-        }
-        PHASE_LISTENER => (PHASE_OPEN_INGRESS, Marks { answer: true, ..none }),
-        PHASE_OPEN_EGRESS if ends => (PHASE_ENDED_EGRESS, Marks { close: true, ..none }),
-        PHASE_OPEN_INGRESS if ends => (PHASE_ENDED_INGRESS, Marks { close: true, ..none }),
-        other => (other, none),
+        PHASE_LISTENER if ends => (PHASE_ENDED_INGRESS, ANSWER | CLOSE),
+        PHASE_LISTENER => (PHASE_OPEN_INGRESS, ANSWER),
+        PHASE_OPEN_EGRESS if ends => (PHASE_ENDED_EGRESS, CLOSE),
+        PHASE_OPEN_INGRESS if ends => (PHASE_ENDED_INGRESS, CLOSE),
+        other => (other, NOTHING),
     }
 }
 

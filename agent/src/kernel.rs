@@ -124,8 +124,7 @@ impl Sensor {
         let Map::HashMap(pairs) = map(&mut programs, MAP_PAIRS)? else {
             return Err(LoadError::object(format!("{MAP_PAIRS} is no hash")));
         };
-        let shares =
-            Shares::new(map(&mut programs, MAP_TAKEN)?, map(&mut programs, MAP_RETURNED)?);
+        let shares = Shares::new(map(&mut programs, MAP_TAKEN)?, map(&mut programs, MAP_RETURNED)?);
         let mut tables = Tables::new(loaded.slots, Pairs::new(pairs), shares);
         if loaded.is_continued {
             tables.reconcile().map_err(LoadError::object)?;
@@ -136,7 +135,8 @@ impl Sensor {
             AsyncFd::register_with_interest(map(&mut programs, MAP_EVENTS)?, Interest::READABLE)
         }
         .map_err(|error| LoadError::object(error.to_string()))?;
-        let counters = Counters::new(map(&mut programs, MAP_LOST)?, map(&mut programs, MAP_TOTALS)?);
+        let counters =
+            Counters::new(map(&mut programs, MAP_LOST)?, map(&mut programs, MAP_TOTALS)?);
         let mut timer = tokio::time::interval(READ_EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {
@@ -241,8 +241,7 @@ where
     T: TryFrom<Map>,
     T::Error: std::fmt::Display,
 {
-    let map =
-        programs.take_map(name).ok_or_else(|| LoadError::object(format!("no map {name}")))?;
+    let map = programs.take_map(name).ok_or_else(|| LoadError::object(format!("no map {name}")))?;
     map.try_into().map_err(|error: T::Error| LoadError::object(format!("{name}: {error}")))
 }
 

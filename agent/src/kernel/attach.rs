@@ -7,7 +7,9 @@ use std::io::Read as _;
 use std::os::fd::AsFd as _;
 
 use aya::programs::links::FdLink;
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, Program};
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, Program,
+};
 use aya::{Btf, Ebpf};
 
 use super::load::chain;
@@ -63,9 +65,7 @@ fn attach_cgroup(
         }
     }
     // A link: it coexists with whatever others attach, and the kernel takes no flags for it.
-    let id = program
-        .attach(root, way, CgroupAttachMode::Single)
-        .map_err(|error| chain(&error))?;
+    let id = program.attach(root, way, CgroupAttachMode::Single).map_err(|error| chain(&error))?;
     let Some(pins) = pins else { return Ok(()) };
     let link = program.take_link(id).map_err(|error| chain(&error))?;
     pin(link.try_into().map_err(|_| "the kernel made no link".to_owned())?, probe, pins)

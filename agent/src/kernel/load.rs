@@ -48,8 +48,17 @@ impl LoadError {
 
 /// Maps that outlive the agent where there are pins. The rest is for one start only.
 const PINNED: [&str; 11] = [
-    MAP_FLOWS, MAP_SLOTS, MAP_FREE_SLOTS, MAP_EVENTS, MAP_LOST, MAP_TOTALS, MAP_SOCKETS, MAP_PAIRS,
-    MAP_SERVICES, MAP_TAKEN, MAP_RETURNED,
+    MAP_FLOWS,
+    MAP_SLOTS,
+    MAP_FREE_SLOTS,
+    MAP_EVENTS,
+    MAP_LOST,
+    MAP_TOTALS,
+    MAP_SOCKETS,
+    MAP_PAIRS,
+    MAP_SERVICES,
+    MAP_TAKEN,
+    MAP_RETURNED,
 ];
 
 /// The object in the kernel.
@@ -76,8 +85,7 @@ pub(super) fn load(config: &KernelConfig) -> Result<Loaded, LoadError> {
     let mut slots = slots(&mut programs, config)?;
     if is_continued { slots.recover() } else { slots.fill() }.map_err(LoadError::object)?;
     for probe in &PROBES {
-        let attached =
-            attach(&mut programs, probe, &root, &btf, pins.as_ref(), !is_continued);
+        let attached = attach(&mut programs, probe, &root, &btf, pins.as_ref(), !is_continued);
         let error = attached.err();
         if let (Some(error), true) = (&error, probe.required) {
             return Err(refused(probe, error));
@@ -118,10 +126,7 @@ pub(super) fn trial() -> Result<Vec<ProbeStatus>, LoadError> {
     Ok(PROBES.iter().map(|probe| probe.status(verify(&mut programs, probe, &btf).err())).collect())
 }
 
-pub(super) fn open(
-    config: &KernelConfig,
-    pins: Option<&Pins>,
-) -> Result<(Ebpf, Btf), LoadError> {
+pub(super) fn open(config: &KernelConfig, pins: Option<&Pins>) -> Result<(Ebpf, Btf), LoadError> {
     let no_btf = |problem: String| LoadError {
         missing: format!("{BTF_PATH}: {problem}"),
         costs: "no program that reads kernel structures can be loaded".to_owned(),

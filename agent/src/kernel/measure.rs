@@ -58,8 +58,7 @@ impl Measured {
             share_divisor: 1,
             ..KernelConfig::default()
         };
-        let (mut programs, btf) =
-            load::open(&config, None).map_err(|error| error.to_string())?;
+        let (mut programs, btf) = load::open(&config, None).map_err(|error| error.to_string())?;
         let mut slots = load::slots(&mut programs, &config).map_err(|error| error.to_string())?;
         slots.fill()?;
         let root = File::open(cgroup).map_err(|error| error.to_string())?;
