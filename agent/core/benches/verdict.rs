@@ -119,7 +119,7 @@ fn seen(probe: &Probe<'_>) -> (FlowRecord, Resolved) {
         counts: Counts { attempts: 1, answered: 1, ..Counts::default() },
     };
     let (source, target) = (source.clone(), target.clone());
-    (record, Resolved { source, target, port, loopback: false })
+    (record, Resolved { source, target, port, loopback: false, cgroup: None, guessed: false })
 }
 
 fn resolved(cluster: &Cluster) -> (Selection, PolicySet) {

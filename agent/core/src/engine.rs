@@ -146,6 +146,7 @@ impl Engine {
             }
             Input::Tick(at) => {
                 self.time_is(at);
+                self.ledger.tick(self.now);
                 let selection = self.index.selection_mut();
                 if selection.wants_sweep() {
                     selection.sweep();

@@ -3,7 +3,9 @@
 //! In: nothing (values only). Out: the types the policy sets judge and the ledger keeps. Everything
 //! evaluation needs is inside an [`End`]; evaluation looks nothing up.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -12,17 +14,72 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Timestamp(pub u64);
 
-/// IP protocol number: 6 TCP, 17 UDP, 132 SCTP.
+/// IP protocol number: 6 TCP, 17 UDP, 132 SCTP. Written by its name if it has a well-known one,
+/// else by its number; read by either, whatever the case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Protocol(pub u8);
 
+/// Of a text that is no protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no protocol: neither a well-known name nor a number below 256")]
+pub struct NoProtocol;
+
 impl Protocol {
+    /// ICMP.
+    pub const ICMP: Self = Self(1);
     /// TCP.
     pub const TCP: Self = Self(6);
     /// UDP.
     pub const UDP: Self = Self(17);
+    /// ICMPv6.
+    pub const ICMPV6: Self = Self(58);
     /// SCTP.
     pub const SCTP: Self = Self(132);
+    /// UDP-Lite.
+    pub const UDP_LITE: Self = Self(136);
+
+    /// Those that are met between nodes and pods, by the keywords of IANA's registry, those of
+    /// Kubernetes first. A name that was given once is never taken back: evidence holds it.
+    const NAMES: [(Self, &str); 17] = [
+        (Self::TCP, "TCP"),
+        (Self::UDP, "UDP"),
+        (Self::SCTP, "SCTP"),
+        (Self::ICMP, "ICMP"),
+        (Self::ICMPV6, "ICMPv6"),
+        (Self::UDP_LITE, "UDPLite"),
+        (Self(2), "IGMP"),
+        (Self(4), "IPIP"),
+        (Self(33), "DCCP"),
+        (Self(41), "IPv6"),
+        (Self(47), "GRE"),
+        (Self(50), "ESP"),
+        (Self(51), "AH"),
+        (Self(89), "OSPF"),
+        (Self(103), "PIM"),
+        (Self(112), "VRRP"),
+        (Self(115), "L2TP"),
+    ];
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMES.iter().find(|(known, _)| known == self) {
+            Some((_, name)) => f.pad(name),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = NoProtocol;
+
+    fn from_str(text: &str) -> Result<Self, NoProtocol> {
+        let named = Self::NAMES.iter().find(|(_, name)| name.eq_ignore_ascii_case(text));
+        match named {
+            Some((known, _)) => Ok(*known),
+            None => text.parse().map(Self).map_err(|_| NoProtocol),
+        }
+    }
 }
 
 /// The side of a connection that isolation is about, and for a flow the side this node saw.
@@ -132,8 +189,19 @@ pub enum Endpoint {
     External,
     /// Outside of the cluster, by the domain name it was asked for.
     Named(Arc<str>),
+    /// Many at once, by one address.
+    Group(Group),
     /// Not known.
     Unknown(UnknownEnd),
+}
+
+/// Addresses that mean no single end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Group {
+    /// 224.0.0.0/4 and ff00::/8.
+    Multicast,
+    /// 255.255.255.255, or the broadcast address of a network.
+    Broadcast,
 }
 
 /// A Service by the address and port that was asked for.
@@ -185,4 +253,27 @@ pub enum Outcome {
     Refused,
     Unanswered,
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protocol_reads_back_as_it_is_written_and_by_its_number() {
+        for number in 0..=u8::MAX {
+            let protocol = Protocol(number);
+            assert_eq!(protocol.to_string().parse(), Ok(protocol));
+            assert_eq!(number.to_string().parse(), Ok(protocol));
+        }
+        let written = [1, 2, 3, 6, 17, 47, 50, 58, 112, 132, 136, 255];
+        let written = written.map(|number| Protocol(number).to_string());
+        let names = [
+            "ICMP", "IGMP", "3", "TCP", "UDP", "GRE", "ESP", "ICMPv6", "VRRP", "SCTP", "UDPLite",
+            "255",
+        ];
+        assert_eq!(written, names);
+        assert_eq!("icmpV6".parse(), Ok(Protocol::ICMPV6));
+        assert_eq!(["", "256", "-1", "TCP "].map(str::parse::<Protocol>), [Err(NoProtocol); 4]);
+    }
 }

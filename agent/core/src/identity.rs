@@ -20,7 +20,7 @@ use crate::flow::{PodIdentity, ServiceIdentity, Timestamp};
 use crate::object::{Change, Kind, Object, ObjectRef};
 use crate::policy::Selection;
 
-pub use self::cgroup::{CGROUP_TOMBSTONES_MAX, CGROUPS_MAX, Place};
+pub use self::cgroup::{CGROUP_TOMBSTONES_MAX, CGROUPS_MAX, OTHER_UNITS, Place, UNITS_MAX};
 pub use self::lookup::NotAnEnd;
 pub use self::nodes::{NODES_MAX, NodeFacts};
 pub use self::owners::WORKLOADS_MAX;

@@ -1,19 +1,24 @@
 //! What was seen, by edge: counts, outcomes, times, and the ends to judge.
 //!
-//! In: resolved flow records. Out: [`Edge`]s in the order of their keys, with what the engine
-//! judged of their samples. It knows no policy and no object, and never holds more than
-//! [`EDGES_MAX`] edges.
+//! In: resolved flow records, and the time as it goes on. Out: [`Edge`]s in the order of their
+//! keys, with what the engine judged of their samples. It knows no policy and no object, reads no
+//! clock, and never holds more than [`EDGES_MAX`] edges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use crate::flow::{Direction, End, Endpoint, Outcome, PodIdentity, UnknownEnd};
+use self::open::{Ended, Open};
+use crate::flow::{Direction, End, Endpoint, Group, Outcome, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::Resolved;
 use crate::record::{Counts, FlowRecord};
 use crate::snapshot::{Edge, EdgeEnd, EdgeKey};
 use crate::verdict::{Delta, Verdict};
+
+pub use self::open::UNANSWERED_AFTER_NS;
+
+mod open;
 
 /// Edges counted at once. Records of further ones are refused and counted.
 pub const EDGES_MAX: usize = 65_536;
@@ -26,6 +31,9 @@ pub const SAMPLES_MAX: usize = 8;
 pub struct Ledger {
     entries: BTreeMap<EdgeKey, Entry>,
     edges_max: usize,
+    now: Timestamp,
+    /// Edges that had open attempts when they were put here, each once, by when to look again.
+    due: BTreeSet<(Timestamp, EdgeKey)>,
 }
 
 /// One edge and what its verdicts are made of.
@@ -36,6 +44,9 @@ pub struct Entry {
     uses: u64,
     /// The edge's verdicts are not those of its samples.
     stale: bool,
+    open: Open,
+    /// It is in [`Ledger::due`].
+    is_due: bool,
 }
 
 /// One pair of ends, standing for all flows of the edge whose ends are judged alike.
@@ -60,7 +71,8 @@ impl Ledger {
     /// Holds so many edges at most.
     #[must_use]
     pub fn with_capacity(edges_max: usize) -> Self {
-        Self { entries: BTreeMap::new(), edges_max }
+        let (entries, due) = (BTreeMap::new(), BTreeSet::new());
+        Self { entries, edges_max, now: Timestamp::default(), due }
     }
 
     /// Adds a record to its edge. None if the edge is new and there is no room for it.
@@ -70,8 +82,32 @@ impl Ledger {
             return None;
         }
         let entry = self.entries.entry(key).or_insert_with_key(|key| Entry::new(key, record));
-        entry.count(record);
+        // A record that waited for an identity brings attempts whose answers may wait, too.
+        entry.count(record, record.last_seen.max(self.now));
+        if !entry.is_due
+            && let Some(due) = entry.open.due()
+        {
+            entry.is_due = true;
+            self.due.insert((due, entry.edge.key.clone()));
+        }
         Some(entry)
+    }
+
+    /// It is this time now: gives up the attempts that are open for too long. Looks at no edge but
+    /// those that have, or had, such attempts.
+    pub fn tick(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        while self.due.first().is_some_and(|(due, _)| *due <= self.now) {
+            let Some((_, key)) = self.due.pop_first() else { break };
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.give_up(self.now);
+            match entry.open.due() {
+                Some(due) => {
+                    self.due.insert((due, key));
+                }
+                None => entry.is_due = false,
+            }
+        }
     }
 
     /// These pods are judged by other labels, ports or addresses from now on.
@@ -130,12 +166,20 @@ impl Entry {
             key: key.clone(),
             counts: Counts::default(),
             outcomes: BTreeMap::new(),
+            open: 0,
             first_seen: record.since,
             last_seen: record.last_seen,
             verdicts: BTreeMap::new(),
             deltas: BTreeMap::new(),
         };
-        Self { edge: Arc::new(edge), samples: Vec::new(), uses: 0, stale: false }
+        Self {
+            edge: Arc::new(edge),
+            samples: Vec::new(),
+            uses: 0,
+            stale: false,
+            open: Open::default(),
+            is_due: false,
+        }
     }
 
     /// The edge as it is now.
@@ -149,7 +193,7 @@ impl Entry {
         &mut self.samples
     }
 
-    fn count(&mut self, record: &FlowRecord) {
+    fn count(&mut self, record: &FlowRecord, at: Timestamp) {
         let edge = Arc::make_mut(&mut self.edge);
         let seen = as_source_means(record);
         let counts = &mut edge.counts;
@@ -169,9 +213,26 @@ impl Entry {
         for (total, more) in fields {
             *total = total.saturating_add(more);
         }
-        set_outcomes(edge);
+        if record.direction.is_none() {
+            // Nobody counted how it began: there must have been one attempt at least.
+            edge.outcomes.insert(Outcome::Unknown, edge.counts.attempts.max(1));
+        } else {
+            let Ended { answered, refused } = self.open.take(record, at);
+            add_outcome(edge, Outcome::Answered, answered);
+            add_outcome(edge, Outcome::Refused, refused);
+            edge.open = self.open.count();
+        }
         edge.first_seen = edge.first_seen.min(record.since);
         edge.last_seen = edge.last_seen.max(record.last_seen);
+    }
+
+    fn give_up(&mut self, now: Timestamp) {
+        let given_up = self.open.give_up(now);
+        if given_up > 0 {
+            let edge = Arc::make_mut(&mut self.edge);
+            add_outcome(edge, Outcome::Unanswered, given_up);
+            edge.open = self.open.count();
+        }
     }
 
     /// The sample for these ends: a known one that is judged alike, or a new one without verdicts.
@@ -261,28 +322,11 @@ fn as_source_means(record: &FlowRecord) -> Counts {
     }
 }
 
-/// How the attempts so far ended; those still open are unanswered. Of an edge whose direction is
-/// not known nobody counted how it began: its attempts, at least the one that must have been, are
-/// `unknown`.
-///
 /// Written into the map that is there: this is done for every flow that is read.
-fn set_outcomes(edge: &mut Edge) {
-    let counts = &edge.counts;
-    let ended = counts.answered.saturating_add(counts.refused);
-    let all = match edge.key.direction {
-        None => [(Outcome::Unknown, counts.attempts.max(1)); 3],
-        Some(_) => [
-            (Outcome::Answered, counts.answered),
-            (Outcome::Refused, counts.refused),
-            (Outcome::Unanswered, counts.attempts.saturating_sub(ended)),
-        ],
-    };
-    for (outcome, count) in all {
-        if count > 0 {
-            edge.outcomes.insert(outcome, count);
-        } else {
-            edge.outcomes.remove(&outcome);
-        }
+fn add_outcome(edge: &mut Edge, outcome: Outcome, count: u64) {
+    if count > 0 {
+        let total = edge.outcomes.entry(outcome).or_default();
+        *total = total.saturating_add(count);
     }
 }
 
@@ -297,6 +341,7 @@ fn judged_alike(a: &End, b: &End) -> bool {
         (Endpoint::Node(a), Endpoint::Node(b)) => a == b,
         (Endpoint::External, Endpoint::External) => a.addr == b.addr,
         (Endpoint::Named(x), Endpoint::Named(y)) => x == y && a.addr == b.addr,
+        (Endpoint::Group(x), Endpoint::Group(y)) => x == y && a.addr == b.addr,
         (Endpoint::Unknown(a), Endpoint::Unknown(b)) => a == b,
         _ => false,
     }
@@ -305,8 +350,11 @@ fn judged_alike(a: &End, b: &End) -> bool {
 fn key_of(record: &FlowRecord, resolved: &Resolved) -> EdgeKey {
     let mut source = edge_end(&resolved.source);
     let mut target = edge_end(&resolved.target);
+    let local_asks = record.direction != Some(Direction::Ingress);
+    if let EdgeEnd::Node { cgroup, .. } = if local_asks { &mut source } else { &mut target } {
+        cgroup.clone_from(&resolved.cgroup);
+    }
     if resolved.loopback {
-        let local_asks = record.direction != Some(Direction::Ingress);
         *(if local_asks { &mut target } else { &mut source }) = EdgeEnd::Loopback;
     }
     EdgeKey {
@@ -323,7 +371,7 @@ fn edge_end(end: &End) -> EdgeEnd {
         Endpoint::Pod(pod) => {
             EdgeEnd::Pod { namespace: pod.namespace.clone(), workload: pod.workload.clone() }
         }
-        Endpoint::Node(name) => EdgeEnd::Node { name: name.clone() },
+        Endpoint::Node(name) => EdgeEnd::Node { name: name.clone(), cgroup: None },
         Endpoint::Service(service) => {
             let mut backends = service.backends.iter();
             let first = backends.next();
@@ -340,8 +388,12 @@ fn edge_end(end: &End) -> EdgeEnd {
                 },
             }
         }
-        Endpoint::External | Endpoint::Named(_) => match end.addr {
-            Some(address) => EdgeEnd::External { address },
+        Endpoint::External | Endpoint::Named(_) | Endpoint::Group(_) => match end.addr {
+            Some(address) => match end.endpoint {
+                Endpoint::Group(Group::Multicast) => EdgeEnd::Multicast { address },
+                Endpoint::Group(Group::Broadcast) => EdgeEnd::Broadcast { address },
+                _ => EdgeEnd::External { address },
+            },
             None => EdgeEnd::Unknown { reason: UnknownEnd::NoHolder.label() },
         },
         Endpoint::Unknown(reason) => EdgeEnd::Unknown { reason: reason.label() },

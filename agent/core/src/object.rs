@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
 pub use self::cluster_policy::*;
@@ -206,6 +206,9 @@ pub struct Meta {
     pub uid: String,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Of these only [`NODE_ADDRESS_ANNOTATIONS`]: others may be as large as the object itself.
+    #[serde(default, deserialize_with = "known_annotations")]
+    pub annotations: BTreeMap<String, String>,
     /// RFC 3339.
     pub creation_timestamp: Option<String>,
     /// RFC 3339. Set while the object is being deleted.
@@ -213,6 +216,21 @@ pub struct Meta {
     #[serde(default)]
     pub owner_references: Vec<OwnerReference>,
 }
+
+/// Annotations of a Node by which network plugins say addresses that the node has for itself, of
+/// its tunnels and bridges: projectcalico/calico libcalico-go/lib/backend/k8s/resources/node.go and
+/// cilium/cilium pkg/annotation/k8s.go (the names without a slash are those of before Cilium 1.14).
+pub const NODE_ADDRESS_ANNOTATIONS: [&str; 9] = [
+    "projectcalico.org/IPv4IPIPTunnelAddr",
+    "projectcalico.org/IPv4VXLANTunnelAddr",
+    "projectcalico.org/IPv6VXLANTunnelAddr",
+    "projectcalico.org/IPv4WireguardInterfaceAddr",
+    "projectcalico.org/IPv6WireguardInterfaceAddr",
+    "network.cilium.io/ipv4-cilium-host",
+    "network.cilium.io/ipv6-cilium-host",
+    "io.cilium.network.ipv4-cilium-host",
+    "io.cilium.network.ipv6-cilium-host",
+];
 
 /// `metadata.ownerReferences[]`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -367,6 +385,35 @@ pub struct Service {
     pub metadata: Meta,
     #[serde(default)]
     pub spec: ServiceSpec,
+    #[serde(default)]
+    pub status: ServiceStatus,
+}
+
+/// `status` of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct ServiceStatus {
+    #[serde(default)]
+    pub load_balancer: LoadBalancerStatus,
+}
+
+/// `status.loadBalancer` of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct LoadBalancerStatus {
+    #[serde(default)]
+    pub ingress: Vec<LoadBalancerIngress>,
+}
+
+/// `status.loadBalancer.ingress[]` of a Service. One with a host name alone has no address.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "fields are those of the API")]
+pub struct LoadBalancerIngress {
+    #[serde(default)]
+    pub ip: String,
+    pub ip_mode: Option<String>,
 }
 
 /// `spec` of a Service.
@@ -452,6 +499,43 @@ pub struct WorkloadObject {
     #[serde(skip)]
     pub api_kind: String,
     pub metadata: Meta,
+}
+
+/// Keeps the annotations that are read, whatever the values of the others are.
+fn known_annotations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    struct Known;
+
+    impl<'de> Visitor<'de> for Known {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("annotations")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+
+        fn visit_none<E>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut known = BTreeMap::new();
+            while let Some(name) = map.next_key::<String>()? {
+                if NODE_ADDRESS_ANNOTATIONS.contains(&name.as_str()) {
+                    known.insert(name, map.next_value()?);
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(known)
+        }
+    }
+
+    deserializer.deserialize_any(Known)
 }
 
 /// `intstr.IntOrString`: "80" is the name of a port, 80 its number.

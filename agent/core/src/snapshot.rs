@@ -74,9 +74,13 @@ pub struct Edge {
     pub key: EdgeKey,
     /// Counts since the edge was first seen. Sent and received as the source means them.
     pub counts: Counts,
-    /// Attempts by how they ended. `attempts` = answered + refused + unanswered; still open ones
-    /// are unanswered.
+    /// Attempts by how they ended: `attempts` = answered + refused + unanswered + [`Self::open`],
+    /// and none of these but the last ever goes down. An answer to an attempt that is called
+    /// unanswered is in the counts alone.
     pub outcomes: BTreeMap<Outcome, u64>,
+    /// Attempts that have not ended yet, none of them for much longer than
+    /// [`crate::ledger::UNANSWERED_AFTER_NS`].
+    pub open: u64,
     /// First packet.
     pub first_seen: Timestamp,
     /// Last packet.
@@ -114,6 +118,9 @@ pub enum EdgeEnd {
     },
     Node {
         name: Arc<str>,
+        /// Of a process of this node, its unit: see [`crate::identity::Place`].
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cgroup: Option<Arc<str>>,
     },
     /// A Service whose backends disagree or are not known.
     Service {
@@ -122,6 +129,14 @@ pub enum EdgeEnd {
     },
     /// By address: an outside end.
     External {
+        address: std::net::IpAddr,
+    },
+    /// Many at once, by a group's address.
+    Multicast {
+        address: std::net::IpAddr,
+    },
+    /// All of a network, by its address.
+    Broadcast {
         address: std::net::IpAddr,
     },
     Loopback,

@@ -14,6 +14,9 @@ use crate::object::{Object, ObjectRef};
 use crate::record::Counts;
 use crate::snapshot::{Edge, EdgeEnd};
 
+mod ends;
+mod outcomes;
+
 const SECOND: u64 = 1_000_000_000;
 
 fn t(seconds: u64) -> Timestamp {
@@ -79,7 +82,7 @@ fn node() -> Change {
 
 fn facts() -> Input {
     let addrs = ["192.168.0.1", "10.0.0.1"].map(|addr| addr.parse().expect("an address"));
-    Input::Node(NodeFacts { name: "n1".to_owned(), addrs: addrs.to_vec() })
+    Input::Node(NodeFacts { name: "n1".to_owned(), addrs: addrs.to_vec(), ..NodeFacts::default() })
 }
 
 fn synced() -> Vec<Change> {
@@ -167,9 +170,12 @@ fn end_line(end: &EdgeEnd) -> String {
         EdgeEnd::Pod { namespace, workload } => {
             format!("{namespace}/{}/{}", workload.kind, workload.name)
         }
-        EdgeEnd::Node { name } => format!("node/{name}"),
+        EdgeEnd::Node { name, cgroup: None } => format!("node/{name}"),
+        EdgeEnd::Node { name, cgroup: Some(cgroup) } => format!("node/{name}:{cgroup}"),
         EdgeEnd::Service { namespace, name } => format!("service/{namespace}/{name}"),
         EdgeEnd::External { address } => address.to_string(),
+        EdgeEnd::Multicast { address } => format!("multicast/{address}"),
+        EdgeEnd::Broadcast { address } => format!("broadcast/{address}"),
         EdgeEnd::Loopback => "loopback".to_owned(),
         EdgeEnd::Unknown { reason } => format!("?{reason}"),
     }
@@ -411,8 +417,8 @@ fn host_network_loopback_and_the_node_are_told_apart() {
         lines,
         [
             "loopback -> shop/Pod/web 6/6 ingress answered=1",
-            "node/n1 -> shop/Pod/db 6/2 egress answered=1",
             "node/n1 -> shop/Pod/db 6/4 ingress answered=1",
+            "node/n1:system.slice/x -> shop/Pod/db 6/2 egress answered=1",
             "shop/Pod/web -> loopback 6/5 egress answered=1",
             "shop/Pod/web -> node/n1 6/3 egress answered=1",
             "shop/Pod/web -> shop/Pod/db 6/0 unknown unknown=1",

@@ -2,12 +2,12 @@
 //!
 //! In: cgroup ids with their paths, as the kernel makes and removes them. Out: the [`Place`] of a
 //! cgroup, also for some time after it is gone. It never looks at the file system and never decides
-//! by an address. What is outside of every pod's cgroup is the node itself.
+//! by an address. What is outside of every pod's cgroup is the node itself, by the unit it is in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use parapet_common::CGROUP_PATH_BYTES_MAX;
 
 /// Cgroups that exist at once. Further ones are refused and counted.
@@ -15,11 +15,21 @@ pub const CGROUPS_MAX: usize = 65_536;
 /// Removed cgroups that are still known, the newest ones.
 pub const CGROUP_TOMBSTONES_MAX: usize = 16_384;
 
+/// Units of this node that are told apart. Those of further ones are all [`OTHER_UNITS`].
+pub const UNITS_MAX: usize = 256;
+/// Stands for every unit beyond [`UNITS_MAX`].
+pub const OTHER_UNITS: &str = "__other__";
+
 /// Whose cgroup it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// The node's own: nothing of it is inside a pod.
-    Node,
+    Node {
+        /// The service or container it belongs to: the first two names of its path,
+        /// "system.slice/kubelet.service". Sessions of people are one, "user.slice". Empty for the
+        /// root, where the kernel itself is and what nobody put elsewhere.
+        unit: Arc<str>,
+    },
     /// A pod's.
     Pod {
         /// UID of the pod, with dashes as the API has it.
@@ -47,7 +57,17 @@ pub fn parse(path: &str) -> Option<Place> {
         let qos = inside_kubepods && matches!(part, "burstable" | "besteffort");
         inside_kubepods = qos || part == "kubepods";
     }
-    (!cut).then_some(Place::Node)
+    (!cut).then(|| Place::Node { unit: unit_of(path).into() })
+}
+
+fn unit_of(path: &str) -> String {
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    match (parts.next(), parts.next()) {
+        (None, _) => String::new(),
+        (Some("user.slice"), _) => "user.slice".to_owned(),
+        (Some(first), Some(second)) => format!("{first}/{second}"),
+        (Some(first), None) => first.to_owned(),
+    }
 }
 
 /// The UID in a pod's own folder name: `pod<uid>` below kubepods (cgroupfs driver),
@@ -91,11 +111,16 @@ pub(super) struct Cgroups {
     gone_order: BTreeMap<u64, u64>,
     removals: u64,
     refused: u64,
+    /// Every unit there ever was: whoever counts by unit still holds those that are gone.
+    units: HashSet<Arc<str>>,
 }
 
 impl Cgroups {
     pub(super) fn created(&mut self, id: u64, path: &str) {
-        let Some(place) = parse(path) else { return };
+        let Some(mut place) = parse(path) else { return };
+        if let Place::Node { unit } = &mut place {
+            *unit = self.known_unit(unit);
+        }
         if !self.live.contains_key(&id) && self.live.len() >= CGROUPS_MAX {
             self.refused += 1;
             return;
@@ -104,6 +129,18 @@ impl Cgroups {
             self.gone_order.remove(&removal);
         }
         self.live.insert(id, place);
+    }
+
+    /// The same unit in its one allocation.
+    fn known_unit(&mut self, unit: &Arc<str>) -> Arc<str> {
+        if let Some(known) = self.units.get(unit) {
+            return known.clone();
+        }
+        // The last place is for all others.
+        let room = self.units.len() + 1 < UNITS_MAX;
+        let unit = if room { unit.clone() } else { OTHER_UNITS.into() };
+        self.units.insert(unit.clone());
+        unit
     }
 
     pub(super) fn removed(&mut self, id: u64) {
@@ -185,8 +222,41 @@ mod tests {
             "/user.slice/pod123/x",
             "/kubepods/pod/x",
         ] {
-            assert_eq!(parse(path), Some(Place::Node), "{path}");
+            assert!(matches!(parse(path), Some(Place::Node { .. })), "{path}");
         }
+    }
+
+    #[test]
+    fn a_process_of_the_node_is_known_by_its_unit() {
+        for (path, expected) in [
+            ("/", ""),
+            ("", ""),
+            ("/init.scope", "init.scope"),
+            ("/system.slice/kubelet.service", "system.slice/kubelet.service"),
+            ("/system.slice/kubelet.service/deeper/still", "system.slice/kubelet.service"),
+            ("/user.slice/user-0.slice/session-3.scope", "user.slice"),
+            ("/user.slice", "user.slice"),
+            ("/kubepods/burstable", "kubepods/burstable"),
+            ("/podruntime", "podruntime"),
+        ] {
+            let unit = expected.into();
+            assert_eq!(parse(path), Some(Place::Node { unit }), "{path}");
+        }
+    }
+
+    #[test]
+    fn units_beyond_the_bound_are_one() {
+        let mut cgroups = Cgroups::default();
+        for id in 0..2 * UNITS_MAX as u64 {
+            cgroups.created(id, &format!("/system.slice/run-{id}.service"));
+        }
+        let unit = |id: usize| match cgroups.place(id as u64) {
+            Some(Place::Node { unit }) => unit.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(unit(UNITS_MAX - 2), format!("system.slice/run-{}.service", UNITS_MAX - 2));
+        assert_eq!([UNITS_MAX - 1, UNITS_MAX, 2 * UNITS_MAX - 1].map(unit), [OTHER_UNITS; 3]);
+        assert_eq!(cgroups.units.len(), UNITS_MAX);
     }
 
     #[test]

@@ -9,11 +9,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::Index;
-use super::pods::Holder;
 use super::service_facts::{PortFacts, ServiceFacts};
-use crate::flow::{
-    End, Endpoint, PodIdentity, Protocol, ServiceIdentity, Timestamp, UnknownEnd, Workload,
-};
+use crate::flow::{End, Endpoint, PodIdentity, Protocol, ServiceIdentity, Timestamp, Workload};
 
 /// Whoever still holds an address holds it until the end of time, as far as is known.
 const NOW: Timestamp = Timestamp(u64::MAX);
@@ -51,7 +48,9 @@ impl Index {
         let wanted = &wanted;
         let all = self.services.all().flat_map(move |service| {
             let ports = service.ports.iter().filter(|port| wanted(port.protocol, port.port));
-            ports.map(move |port| (port.protocol, self.service_identity_now(service, port, None)))
+            ports.map(move |port| {
+                (port.protocol, self.service_identity_now(service, (port, port.port), None))
+            })
         });
         let mut all: Vec<_> = all.collect();
         all.sort_by(|(a_protocol, a), (b_protocol, b)| {
@@ -91,7 +90,7 @@ impl Index {
         let port = service.port(port, protocol).ok_or(NotAnEnd::NoSuchPort)?;
         let addrs = &service.addrs;
         let addr = addrs.iter().find(|addr| addr.is_ipv4()).or_else(|| addrs.first()).copied();
-        Ok(self.service_end_now(service, port, addr))
+        Ok(self.service_end_now(service, (port, port.port), addr))
     }
 
     /// Every Service end of this name that leads to a port of its backends, or has the port itself
@@ -110,11 +109,12 @@ impl Index {
         let addr = addrs.iter().find(|addr| addr.is_ipv4()).or_else(|| addrs.first()).copied();
         let mut ends = Vec::new();
         for known in service.ports.iter().filter(|known| known.protocol == protocol) {
-            let end = self.service_end_now(service, known, addr);
+            let end = self.service_end_now(service, (known, known.port), addr);
             let Endpoint::Service(identity) = &end.endpoint else { continue };
             let mut targets = identity.backends.iter().map(|(_, target)| *target);
             let agreed = targets.next().filter(|first| targets.all(|target| target == *first));
-            if agreed.unwrap_or(known.port) == port {
+            let asked = [Some(known.port), known.node_port];
+            if agreed.map_or_else(|| asked.contains(&Some(port)), |agreed| agreed == port) {
                 ends.push(end);
             }
         }
@@ -140,8 +140,10 @@ impl Index {
     #[must_use]
     pub fn target_at(&self, addr: IpAddr, port: u16, protocol: Protocol) -> End {
         let addr = addr.to_canonical();
-        match self.services.by_addr(addr, port, protocol) {
-            Some((service, Some(port))) => self.service_end_now(service, port, Some(addr)),
+        match self.service_asked(addr, port, protocol) {
+            Some((service, Some(facts))) => {
+                self.service_end_now(service, (facts, port), Some(addr))
+            }
             Some((_, None)) | None => self.source_at(addr),
         }
     }
@@ -150,22 +152,13 @@ impl Index {
     #[must_use]
     pub fn source_at(&self, addr: IpAddr) -> End {
         let addr = addr.to_canonical();
-        let endpoint = match self.nodes.by_addr(addr) {
-            Some(node) => Endpoint::Node(node.clone()),
-            None => match self.pods.holder(addr, NOW, NOW) {
-                Holder::One(pod) => Endpoint::Pod(pod),
-                Holder::Many => Endpoint::Unknown(UnknownEnd::AmbiguousAddress),
-                Holder::None if self.is_ours(addr) => Endpoint::Unknown(UnknownEnd::NoHolder),
-                Holder::None => Endpoint::External,
-            },
-        };
-        End { addr: Some(addr), endpoint }
+        End { addr: Some(addr), endpoint: self.holder_of(addr, (NOW, NOW)) }
     }
 
     fn service_end_now(
         &self,
         service: &ServiceFacts,
-        port: &PortFacts,
+        port: (&PortFacts, u16),
         addr: Option<IpAddr>,
     ) -> End {
         let identity = self.service_identity_now(service, port, addr);
@@ -175,10 +168,10 @@ impl Index {
     fn service_identity_now(
         &self,
         service: &ServiceFacts,
-        port: &PortFacts,
+        (port, asked): (&PortFacts, u16),
         addr: Option<IpAddr>,
     ) -> ServiceIdentity {
-        let of = |ipv6| self.service_identity(service, (Some(port), port.port), NOW, ipv6);
+        let of = |ipv6| self.service_identity(service, (Some(port), asked), NOW, ipv6);
         let mut identity = of(addr.is_some_and(|addr| addr.is_ipv6()));
         // A Service without an address of its own leads to those of either family.
         if addr.is_none() && identity.backends.is_empty() {

@@ -1,17 +1,19 @@
 //! Which addresses are nodes, and which ranges are for pods.
 //!
 //! In: Node objects and what the agent knows of its own node. Out: the node behind an address,
-//! whether an address ought to be a pod's. It never takes a pod's address for its node's.
+//! whether an address ought to be a pod's or means many at once. It never takes a pod's address for
+//! its node's: what it only guesses it says apart from what it knows.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use foldhash::{HashMap, HashSet};
 use ipnet::IpNet;
 
 use super::few::Few;
-use crate::object::Node;
+use crate::flow::Group;
+use crate::object::{NODE_ADDRESS_ANNOTATIONS, Node};
 
 /// Nodes known at once. Further ones are refused and counted.
 pub const NODES_MAX: usize = 16_384;
@@ -25,6 +27,8 @@ pub struct NodeFacts {
     pub name: String,
     /// Every address of the host's network namespace.
     pub addrs: Vec<std::net::IpAddr>,
+    /// The broadcast addresses of the networks it is in.
+    pub broadcasts: Vec<std::net::IpAddr>,
 }
 
 /// Nodes by address.
@@ -32,6 +36,7 @@ pub struct NodeFacts {
 pub(super) struct Nodes {
     by_name: HashMap<Arc<str>, Known>,
     by_addr: HashMap<IpAddr, Few<Arc<str>>>,
+    by_tunnel: HashMap<IpAddr, Few<Arc<str>>>,
     ranges: HashMap<IpNet, Few<Arc<str>>>,
     /// (is IPv6, prefix length) of the ranges to how many there are, so that a look-up needs one
     /// hash for each length.
@@ -43,6 +48,8 @@ pub(super) struct Nodes {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Known {
     addrs: Vec<IpAddr>,
+    /// Of its tunnels and bridges, as its network plugin says.
+    tunnels: Vec<IpAddr>,
     pod_ranges: Vec<IpNet>,
 }
 
@@ -52,11 +59,13 @@ struct Own {
     /// In the order they were given, and to look up.
     addrs: Vec<IpAddr>,
     known: HashSet<IpAddr>,
+    broadcasts: HashSet<IpAddr>,
 }
 
 impl Default for Own {
     fn default() -> Self {
-        Self { name: "".into(), addrs: Vec::new(), known: HashSet::default() }
+        let (known, broadcasts) = (HashSet::default(), HashSet::default());
+        Self { name: "".into(), addrs: Vec::new(), known, broadcasts }
     }
 }
 
@@ -72,6 +81,7 @@ impl Nodes {
                 .map(|addr| addr.to_canonical())
                 .take(PER_NODE_MAX)
                 .collect(),
+            tunnels: tunnels_of(node),
             pod_ranges: node
                 .spec
                 .pod_cidrs
@@ -115,13 +125,17 @@ impl Nodes {
         let addrs: Vec<_> =
             facts.addrs.iter().map(|addr| addr.to_canonical()).take(PER_NODE_MAX).collect();
         let known = addrs.iter().copied().collect();
-        self.own = Own { name: facts.name.as_str().into(), addrs, known };
+        let broadcasts = facts.broadcasts.iter().take(PER_NODE_MAX).copied().collect();
+        self.own = Own { name: facts.name.as_str().into(), addrs, known, broadcasts };
     }
 
     fn insert(&mut self, name: Arc<str>, node: Known) {
         let one = || Few::One(name.clone());
         for addr in &node.addrs {
             self.by_addr.entry(*addr).or_insert_with(one).insert(name.clone());
+        }
+        for addr in &node.tunnels {
+            self.by_tunnel.entry(*addr).or_insert_with(one).insert(name.clone());
         }
         for range in &node.pod_ranges {
             let names = self.ranges.entry(*range).or_insert_with(|| {
@@ -138,6 +152,11 @@ impl Nodes {
         for addr in &node.addrs {
             if self.by_addr.get_mut(addr).is_some_and(|names| names.remove(&name)) {
                 self.by_addr.remove(addr);
+            }
+        }
+        for addr in &node.tunnels {
+            if self.by_tunnel.get_mut(addr).is_some_and(|names| names.remove(&name)) {
+                self.by_tunnel.remove(addr);
             }
         }
         for range in &node.pod_ranges {
@@ -180,12 +199,52 @@ impl Nodes {
         self.by_addr.get(&addr).and_then(|names| names.iter().next())
     }
 
+    /// The node whose tunnel or bridge has this address, as its network plugin says.
+    pub(super) fn by_tunnel(&self, addr: IpAddr) -> Option<&Arc<str>> {
+        self.by_tunnel.get(&addr).and_then(|names| names.iter().next())
+    }
+
+    /// The node whose bridge or tunnel most likely has this address, if no pod does: the first two
+    /// of a node's range for pods are those of flannel.1 and of cni0, of Cilium's router, of
+    /// Antrea's and OVN's gateways. Calico gives them to pods.
+    pub(super) fn by_range(&self, addr: IpAddr) -> Option<&Arc<str>> {
+        let found = self.ranges_of(addr).find(|(range, _)| {
+            let first = match range.network() {
+                IpAddr::V4(first) => u128::from(first.to_bits()),
+                IpAddr::V6(first) => first.to_bits(),
+            };
+            let asked = match addr {
+                IpAddr::V4(addr) => u128::from(addr.to_bits()),
+                IpAddr::V6(addr) => addr.to_bits(),
+            };
+            // A range of one or two addresses has none to spare.
+            asked.wrapping_sub(first) < 2 && range.prefix_len() + 2 <= range.max_prefix_len()
+        });
+        found.and_then(|(_, names)| names.iter().next())
+    }
+
     /// Whether the address is in a node's range for pods.
     pub(super) fn is_for_pods(&self, addr: IpAddr) -> bool {
-        self.range_lengths.keys().any(|&(ipv6, length)| {
-            ipv6 == addr.is_ipv6()
-                && IpNet::new(addr, length).is_ok_and(|net| self.ranges.contains_key(&net.trunc()))
+        self.ranges_of(addr).next().is_some()
+    }
+
+    /// The ranges that hold the address, the widest first, with their nodes.
+    fn ranges_of(&self, addr: IpAddr) -> impl Iterator<Item = (&IpNet, &Few<Arc<str>>)> {
+        let lengths = self.range_lengths.keys().filter(move |(ipv6, _)| *ipv6 == addr.is_ipv6());
+        lengths.filter_map(move |(_, length)| {
+            let net = IpNet::new(addr, *length).ok()?;
+            self.ranges.get_key_value(&net.trunc())
         })
+    }
+
+    /// What the address means if it means many at once.
+    pub(super) fn group(&self, addr: IpAddr) -> Option<Group> {
+        match addr {
+            _ if addr.is_multicast() => Some(Group::Multicast),
+            IpAddr::V4(Ipv4Addr::BROADCAST) => Some(Group::Broadcast),
+            _ if self.own.broadcasts.contains(&addr) => Some(Group::Broadcast),
+            _ => None,
+        }
     }
 
     /// The nodes' ranges for pods, in no order.
@@ -203,6 +262,15 @@ impl Nodes {
     pub(super) fn sizes(&self) -> (usize, u64) {
         (self.by_name.len(), self.refused)
     }
+}
+
+/// Calico writes some with a prefix length.
+fn tunnels_of(node: &Node) -> Vec<IpAddr> {
+    let texts = NODE_ADDRESS_ANNOTATIONS
+        .into_iter()
+        .filter_map(|name| node.metadata.annotations.get(name))
+        .map(|text| text.split_once('/').map_or(text.as_str(), |(addr, _)| addr));
+    texts.filter_map(|text| text.parse::<IpAddr>().ok()).map(|addr| addr.to_canonical()).collect()
 }
 
 fn length_of(range: &IpNet) -> (bool, u8) {
@@ -241,7 +309,11 @@ mod tests {
         assert_eq!(asked(&nodes), (Some("a".to_owned()), [true, false, true]));
         assert!(nodes.deleted("a") && !nodes.deleted("a"));
         assert_eq!(asked(&nodes), (Some("b".to_owned()), [true, false, false]));
-        nodes.set_own(&NodeFacts { name: "own".to_owned(), addrs: vec![addr("::ffff:192.0.2.1")] });
+        nodes.set_own(&NodeFacts {
+            name: "own".to_owned(),
+            addrs: vec![addr("::ffff:192.0.2.1")],
+            ..NodeFacts::default()
+        });
         assert_eq!(asked(&nodes).0, Some("own".to_owned()));
         nodes.set_own(&NodeFacts::default());
         nodes.retain(|name| name != "b");

@@ -27,6 +27,10 @@ pub struct Resolved {
     pub port: u16,
     /// The peer is the local end itself: a loopback address, or one of the pod's own.
     pub loopback: bool,
+    /// Of a process of this node that is in no pod, its unit, see [`Place::Node`].
+    pub cgroup: Option<Arc<str>>,
+    /// The peer is a node only because nothing says that a pod has its address.
+    pub guessed: bool,
 }
 
 impl Resolved {
@@ -43,7 +47,7 @@ impl Resolved {
     /// no later object takes a holder away from a time that has passed.
     #[must_use]
     pub fn may_improve(&self) -> bool {
-        self.unknown().any(|(_, reason)| reason != UnknownEnd::AmbiguousAddress)
+        self.guessed || self.unknown().any(|(_, reason)| reason != UnknownEnd::AmbiguousAddress)
     }
 }
 
@@ -64,9 +68,21 @@ impl Index {
         } else {
             self.peer_end(record, peer_addr, local_asks)
         };
+        let guessed = matches!(peer.endpoint, Endpoint::Node(_))
+            && !loopback
+            && peer.addr.is_some_and(|addr| !self.is_node(addr));
         let loopback = loopback || same_pod(&local, &peer);
+        let cgroup = self.unit(record.cgroup_id);
         let (source, target) = if local_asks { (local, peer) } else { (peer, local) };
-        Resolved { source, target, port, loopback }
+        Resolved { source, target, port, loopback, cgroup, guessed }
+    }
+
+    /// The unit of a cgroup of the node's own.
+    fn unit(&self, cgroup_id: u64) -> Option<Arc<str>> {
+        match self.cgroups.place(cgroup_id) {
+            Some(Place::Node { unit }) => Some(unit.clone()),
+            Some(Place::Pod { .. }) | None => None,
+        }
     }
 
     fn local_end(&self, cgroup_id: u64, ipv6: bool) -> End {
@@ -77,7 +93,7 @@ impl Index {
         let unknown = |reason| End { addr: None, endpoint: Endpoint::Unknown(reason) };
         match self.cgroups.place(cgroup_id) {
             None => unknown(UnknownEnd::CgroupNotKnown),
-            Some(Place::Node) => own_node(),
+            Some(Place::Node { .. }) => own_node(),
             Some(Place::Pod { uid, .. }) => match self.pods.get(uid) {
                 None => unknown(UnknownEnd::PodNotListed),
                 Some(pod) => {
@@ -93,16 +109,38 @@ impl Index {
         if local_asks && let Some(found) = self.service_end(record, addr) {
             return found;
         }
-        let end = |endpoint| (End { addr: Some(addr), endpoint }, record.service_port);
+        let endpoint = self.holder_of(addr, (record.since, record.last_seen));
+        (End { addr: Some(addr), endpoint }, record.service_port)
+    }
+
+    /// Who had an address all that time. What is known of pods comes before what is only likely.
+    pub(super) fn holder_of(&self, addr: IpAddr, window: (Timestamp, Timestamp)) -> Endpoint {
         if let Some(node) = self.nodes.by_addr(addr) {
-            return end(Endpoint::Node(node.clone()));
+            return Endpoint::Node(node.clone());
         }
-        end(match self.pods.holder(addr, record.since, record.last_seen) {
+        match self.pods.holder(addr, window.0, window.1) {
             Holder::One(pod) => Endpoint::Pod(pod),
             Holder::Many => Endpoint::Unknown(UnknownEnd::AmbiguousAddress),
-            Holder::None if self.is_ours(addr) => Endpoint::Unknown(UnknownEnd::NoHolder),
-            Holder::None => Endpoint::External,
-        })
+            Holder::None => self.without_holder(addr),
+        }
+    }
+
+    fn without_holder(&self, addr: IpAddr) -> Endpoint {
+        let ever_held = self.pods.ever_held(addr);
+        let guess = || self.nodes.by_range(addr).filter(|_| !ever_held);
+        if let Some(node) = self.nodes.by_tunnel(addr).or_else(guess) {
+            return Endpoint::Node(node.clone());
+        }
+        match self.nodes.group(addr) {
+            Some(group) if !ever_held => Endpoint::Group(group),
+            _ if self.is_ours(addr) => Endpoint::Unknown(UnknownEnd::NoHolder),
+            _ => Endpoint::External,
+        }
+    }
+
+    /// Whether the cluster or this node says that a node has this address.
+    fn is_node(&self, addr: IpAddr) -> bool {
+        self.nodes.by_addr(addr).or_else(|| self.nodes.by_tunnel(addr)).is_some()
     }
 
     /// Whether an address without a holder is the cluster's and not outside of it.
@@ -112,11 +150,7 @@ impl Index {
 
     fn service_end(&mut self, record: &FlowRecord, addr: IpAddr) -> Option<(End, u16)> {
         let (port, protocol) = (record.service_port, record.protocol);
-        let (service, service_port) = self.services.by_addr(addr, port, protocol)?;
-        // A node's address may be an external address of a Service; its other ports are the node's.
-        if service_port.is_none() && self.nodes.by_addr(addr).is_some() {
-            return None;
-        }
+        let (service, service_port) = self.service_asked(addr, port, protocol)?;
         let cache_key = (addr, port, protocol);
         let identity = match self.service_cache.get(&cache_key) {
             Some(known) => known.clone(),
@@ -141,6 +175,24 @@ impl Index {
         let agreed = first.filter(|first| ports.all(|target| target == *first));
         let end = End { addr: Some(addr), endpoint: Endpoint::Service(identity) };
         Some((end, agreed.unwrap_or(port)))
+    }
+
+    /// The Service that is asked by this address and, where it has such a port, the port.
+    pub(super) fn service_asked(
+        &self,
+        addr: IpAddr,
+        port: u16,
+        protocol: Protocol,
+    ) -> Option<(&ServiceFacts, Option<&PortFacts>)> {
+        match self.services.by_addr(addr, port, protocol) {
+            // A node's address may be an external address of a Service, and has the ports that
+            // Services have on every node; its other ports are the node's.
+            None | Some((_, None)) if self.is_node(addr) => {
+                let found = self.services.by_node_port(port, protocol);
+                found.map(|(service, port)| (service, Some(port)))
+            }
+            found => found,
+        }
     }
 
     pub(super) fn service_identity(
@@ -169,14 +221,11 @@ impl Index {
     }
 
     fn backend_end(&self, addr: IpAddr, at: Timestamp) -> End {
-        let endpoint = match self.pods.holder(addr, at, at) {
-            Holder::One(pod) => Endpoint::Pod(pod),
-            Holder::Many => Endpoint::Unknown(UnknownEnd::AmbiguousAddress),
-            Holder::None => match self.nodes.by_addr(addr) {
-                Some(node) => Endpoint::Node(node.clone()),
-                None if self.is_ours(addr) => Endpoint::Unknown(UnknownEnd::NoHolder),
-                None => Endpoint::External,
-            },
+        let endpoint = match (self.pods.holder(addr, at, at), self.nodes.by_addr(addr)) {
+            (Holder::One(pod), _) => Endpoint::Pod(pod),
+            (Holder::Many, _) => Endpoint::Unknown(UnknownEnd::AmbiguousAddress),
+            (Holder::None, Some(node)) => Endpoint::Node(node.clone()),
+            (Holder::None, None) => self.without_holder(addr),
         };
         End { addr: Some(addr), endpoint }
     }

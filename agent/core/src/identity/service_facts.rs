@@ -24,7 +24,8 @@ pub(super) type ServiceKey = (Arc<str>, Arc<str>);
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct ServiceFacts {
     pub(super) key: ServiceKey,
-    /// clusterIPs (of older objects only clusterIP) and externalIPs, sorted.
+    /// clusterIPs (of older objects only clusterIP), externalIPs and those of its load balancer,
+    /// sorted. A headless Service has none: its pods are asked by their own.
     pub(super) addrs: Box<[IpAddr]>,
     pub(super) selector: Box<Labels>,
     pub(super) ports: Box<[PortFacts]>,
@@ -36,6 +37,10 @@ pub(super) struct PortFacts {
     name: Arc<str>,
     pub(super) protocol: Protocol,
     pub(super) port: u16,
+    /// On every address of every node, if it is of a type that has one. `externalTrafficPolicy` and
+    /// `internalTrafficPolicy` are nothing to us: they keep a node from choosing backends of other
+    /// nodes and never add any, so that whoever may be behind is among those of the Service.
+    pub(super) node_port: Option<u16>,
     target: Target,
 }
 
@@ -77,13 +82,23 @@ impl ServiceFacts {
     pub(super) fn of(service: &Service, interner: &mut Interner) -> Self {
         let (meta, spec) = (&service.metadata, &service.spec);
         // "None" and "" are no addresses.
+        let balancers = service.status.load_balancer.ingress.iter().filter(|ingress| {
+            // "Proxy": the node hands it to the load balancer, and who comes from there is another.
+            ingress.ip_mode.as_deref() != Some("Proxy")
+        });
         let texts = spec.cluster_ips.iter().chain([&spec.cluster_ip]).chain(&spec.external_ips);
+        let texts = texts.chain(balancers.map(|ingress| &ingress.ip));
+        let on_nodes = matches!(spec.kind.as_str(), "NodePort" | "LoadBalancer");
         let addrs: BTreeSet<_> = texts.filter_map(|text| read_addr(text)).collect();
         Self {
             key: (interner.text(&meta.namespace), interner.text(&meta.name)),
             addrs: addrs.into_iter().collect(),
             selector: interner.selector(&spec.selector),
-            ports: spec.ports.iter().filter_map(|port| PortFacts::of(port, interner)).collect(),
+            ports: spec
+                .ports
+                .iter()
+                .filter_map(|port| PortFacts::of(port, on_nodes, interner))
+                .collect(),
         }
     }
 
@@ -91,10 +106,15 @@ impl ServiceFacts {
     pub(super) fn port(&self, port: u16, protocol: Protocol) -> Option<&PortFacts> {
         self.ports.iter().find(|known| known.port == port && known.protocol == protocol)
     }
+
+    /// Its port that is this one of every node.
+    pub(super) fn node_port(&self, port: u16, protocol: Protocol) -> Option<&PortFacts> {
+        self.ports.iter().find(|known| known.node_port == Some(port) && known.protocol == protocol)
+    }
 }
 
 impl PortFacts {
-    fn of(port: &ServicePort, interner: &mut Interner) -> Option<Self> {
+    fn of(port: &ServicePort, on_nodes: bool, interner: &mut Interner) -> Option<Self> {
         let target = match &port.target_port {
             // 0 is how an absent target port reads after a round trip through older clients.
             None | Some(IntOrString::Int(0)) => Target::Number(port.port),
@@ -104,7 +124,9 @@ impl PortFacts {
             Some(IntOrString::String(name)) => Target::Name(interner.text(name)),
         };
         let protocol = protocol_of(port.protocol.as_deref())?;
-        Some(Self { name: interner.text(&port.name), protocol, port: port.port, target })
+        let node_port = port.node_port.filter(|port| on_nodes && *port != 0);
+        let name = interner.text(&port.name);
+        Some(Self { name, protocol, port: port.port, node_port, target })
     }
 
     /// The port it leads to on this pod; none if the pod has no port of that name.

@@ -29,6 +29,7 @@ pub const BACKENDS_MAX: usize = 1_024;
 pub(super) struct Services {
     by_key: HashMap<ServiceKey, ServiceFacts>,
     by_addr: HashMap<IpAddr, Few<ServiceKey>>,
+    by_node_port: HashMap<(u16, Protocol), Few<ServiceKey>>,
     slices: HashMap<ServiceKey, SliceFacts>,
     /// Service to the names of its slices.
     slices_of: HashMap<ServiceKey, BTreeSet<Arc<str>>>,
@@ -60,6 +61,10 @@ impl Services {
             let one = || Few::One(facts.key.clone());
             self.by_addr.entry(*addr).or_insert_with(one).insert(facts.key.clone());
         }
+        for port in facts.ports.iter().filter_map(node_port) {
+            let one = || Few::One(facts.key.clone());
+            self.by_node_port.entry(port).or_insert_with(one).insert(facts.key.clone());
+        }
         self.by_key.insert(facts.key.clone(), facts);
         true
     }
@@ -73,6 +78,11 @@ impl Services {
         for addr in &service.addrs {
             if self.by_addr.get_mut(addr).is_some_and(|keys| keys.remove(key)) {
                 self.by_addr.remove(addr);
+            }
+        }
+        for port in service.ports.iter().filter_map(node_port) {
+            if self.by_node_port.get_mut(&port).is_some_and(|keys| keys.remove(key)) {
+                self.by_node_port.remove(&port);
             }
         }
         true
@@ -149,6 +159,17 @@ impl Services {
         with_port.or_else(|| services().next().map(|service| (service, None)))
     }
 
+    /// The Service whose port this is on every node; of several the first by name.
+    pub(super) fn by_node_port(
+        &self,
+        port: u16,
+        protocol: Protocol,
+    ) -> Option<(&ServiceFacts, &PortFacts)> {
+        let key = self.by_node_port.get(&(port, protocol))?.iter().next()?;
+        let service = self.by_key.get(key)?;
+        service.node_port(port, protocol).map(|port| (service, port))
+    }
+
     /// The Service of this name.
     pub(super) fn named(&self, namespace: &str, name: &str) -> Option<&ServiceFacts> {
         self.by_key.get(&key(namespace, name))
@@ -190,6 +211,10 @@ impl Services {
     pub(super) fn sizes(&self) -> (usize, usize, u64) {
         (self.by_key.len(), self.slices.len(), self.refused)
     }
+}
+
+fn node_port(port: &PortFacts) -> Option<(u16, Protocol)> {
+    port.node_port.map(|number| (number, port.protocol))
 }
 
 /// For look-ups only: what is kept shares its texts, see [`ServiceFacts`].

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use super::case::{Case, Side, identity_of};
 use super::cidr::unmap;
 use super::effect::{Effects, Nothing, Sink};
-use super::profile::{Choices, ExemptionChoice, ServicePortChoice};
+use super::profile::{Choices, ExemptionChoice, GroupChoice, ServicePortChoice};
 use super::tiers;
 use super::{PolicySet, Probe, Selection};
 use crate::flow::{Direction, End, Endpoint, PodIdentity, ServiceIdentity};
@@ -180,6 +180,13 @@ impl Side<'_> {
             return exempt(Reason::OwnNode);
         }
         let judged = tiers::judge(self, pod, peer, case, sink);
+        // What no tier spoke of passes wherever policies are all there is to ask.
+        if matches!(peer.endpoint, Endpoint::Group(_))
+            && judged.tier.is_some()
+            && self.choices.group_peer == GroupChoice::Undecidable
+        {
+            return undecidable(Reason::CniDependent);
+        }
         match (judged.decision, own_node, own_node_choice) {
             // Were it the own node, it would be exempt.
             (Decision::Denied, OwnNode::Unknown, ExemptionChoice::Exempt) => {
@@ -200,7 +207,9 @@ fn subject_of(end: &End) -> Result<&PodIdentity, SideDecision> {
     match &end.endpoint {
         Endpoint::Pod(pod) if pod.host_network => Err(exempt(Reason::HostNetwork)),
         Endpoint::Pod(pod) => Ok(pod),
-        Endpoint::Node(_) | Endpoint::External | Endpoint::Named(_) => Err(exempt(Reason::NotAPod)),
+        Endpoint::Node(_) | Endpoint::External | Endpoint::Named(_) | Endpoint::Group(_) => {
+            Err(exempt(Reason::NotAPod))
+        }
         Endpoint::Unknown(why) => Err(undecidable(why.reason())),
         Endpoint::Service(_) => Err(undecidable(Reason::UnknownEnd)),
     }

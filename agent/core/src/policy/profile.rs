@@ -25,6 +25,8 @@ pub(crate) struct Choices {
     pub(crate) host_network_peer: PeerChoice,
     /// From a pod to itself through a Service.
     pub(crate) itself_via_service: ExemptionChoice,
+    /// To a multicast or broadcast address.
+    pub(crate) group_peer: GroupChoice,
 }
 
 /// Whether a block of addresses is asked about ends that the cluster knows by more than that.
@@ -79,15 +81,24 @@ pub(crate) enum PeerChoice {
     Undecidable,
 }
 
+/// Whether policies decide what goes to many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GroupChoice {
+    /// As of an address outside of the cluster.
+    ByAddress,
+    /// Nobody can tell, where any policy speaks of it.
+    Undecidable,
+}
+
 /// One row of the table.
 struct Row {
     choices: Choices,
     /// In the order of the fields of [`Choices`].
-    sources: [&'static str; 8],
+    sources: [&'static str; 9],
 }
 
 /// The questions, in the order of the fields of [`Choices`].
-const QUESTIONS: [&str; 8] = [
+const QUESTIONS: [&str; 9] = [
     "an ipBlock holds a pod's address",
     "an ipBlock holds a node's address",
     "from the pod's own node",
@@ -96,6 +107,7 @@ const QUESTIONS: [&str; 8] = [
     "the port of a Service that is not its pods' port",
     "a selector holds of a pod on the host network",
     "a pod to itself through a Service",
+    "multicast and broadcast",
 ];
 
 /// One choice of a profile, for people.
@@ -110,6 +122,7 @@ pub struct ProfileChoice {
 }
 
 const DISAGREE: &str = "the implementations below disagree, or one is not known";
+const GROUP_BY_ADDRESS: &str = "not documented: a block is a match on addresses, whatever they are";
 const KUBERNETES_DOCS: &str = "kubernetes.io/docs/concepts/services-networking/network-policies";
 
 static COMMON: Row = Row {
@@ -122,6 +135,7 @@ static COMMON: Row = Row {
         service_port: ServicePortChoice::ServiceOutsideOfSelectors,
         host_network_peer: PeerChoice::Undecidable,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
+        group_peer: GroupChoice::Undecidable,
     },
     sources: [
         DISAGREE,
@@ -130,6 +144,7 @@ static COMMON: Row = Row {
         DISAGREE,
         DISAGREE,
         "aws sees the Service's port, and its pods' by selectors only; all others see the pods'",
+        DISAGREE,
         DISAGREE,
         DISAGREE,
     ],
@@ -145,6 +160,7 @@ static SPEC: Row = Row {
         service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::Exempt,
+        group_peer: GroupChoice::ByAddress,
     },
     sources: [
         "networking.k8s.io/v1 IPBlock: a particular CIDR is allowed, with no exception for pods",
@@ -155,6 +171,7 @@ static SPEC: Row = Row {
         "networking.k8s.io/v1 NetworkPolicyPort is about the pods' ports",
         "kubernetes.io/docs: the most common of the two treatments it names",
         "kubernetes.io/docs: a pod cannot block access to itself",
+        "networking.k8s.io/v1 NetworkPolicyPeer: an address that no selector can mean",
     ],
 };
 
@@ -168,6 +185,7 @@ static CILIUM: Row = Row {
         service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::Exempt,
+        group_peer: GroupChoice::Undecidable,
     },
     sources: [
         "cilium/cilium Documentation/security/policy/layer3.rst, with policy-cidr-match-mode unset",
@@ -178,6 +196,7 @@ static CILIUM: Row = Row {
         "layer4.rst: ports after translation of the Service",
         "layer3.rst: host and remote-node stand for the pods on them",
         "cilium/cilium#15321, #23480",
+        "cilium/cilium#29470: policies for multicast are asked for, not there",
     ],
 };
 
@@ -191,6 +210,7 @@ static CALICO: Row = Row {
         service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
+        group_peer: GroupChoice::ByAddress,
     },
     sources: [
         "projectcalico/calico libcalico-go/lib/backend/k8s/conversion: blocks become nets",
@@ -201,6 +221,7 @@ static CALICO: Row = Row {
         "felix/rules/static.go: the filter chains come after the translation of addresses",
         "projectcalico/calico#4667, #4493: pods on the host network are no endpoints",
         "not documented; projectcalico/calico#6949",
+        GROUP_BY_ADDRESS,
     ],
 };
 
@@ -214,6 +235,7 @@ static AWS: Row = Row {
         service_port: ServicePortChoice::Undecidable,
         host_network_peer: PeerChoice::Undecidable,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
+        group_peer: GroupChoice::ByAddress,
     },
     sources: [
         "aws/amazon-network-policy-controller-k8s pkg/resolvers/endpoints.go: the block as it is",
@@ -224,6 +246,7 @@ static AWS: Row = Row {
         "amazon-network-policy-controller-k8s#210, #224: Services are added by address and port",
         "amazon-network-policy-controller-k8s#202, #206: left out as subjects only",
         "not documented",
+        GROUP_BY_ADDRESS,
     ],
 };
 
@@ -237,6 +260,7 @@ static ANTREA: Row = Row {
         service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
+        group_peer: GroupChoice::Undecidable,
     },
     sources: [
         "antrea-io/antrea#1764",
@@ -247,6 +271,7 @@ static ANTREA: Row = Row {
         "antrea-io/antrea docs/design/ovs-pipeline.md: Services before egress rules",
         "antrea-io/antrea#3080, since 1.5",
         "antrea-io/antrea#5687: exempt at its ingress, judged at its egress",
+        "antrea-io/antrea docs/multicast-guide.md: by its own policies, only some of them",
     ],
 };
 
@@ -260,6 +285,7 @@ static OVN_KUBERNETES: Row = Row {
         service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::Undecidable,
         itself_via_service: ExemptionChoice::Exempt,
+        group_peer: GroupChoice::Undecidable,
     },
     sources: [
         "ovn-kubernetes/ovn-kubernetes docs, ACLs: a block is a match on addresses",
@@ -270,6 +296,7 @@ static OVN_KUBERNETES: Row = Row {
         "ovn-kubernetes docs, ACLs: egress is applied after load balancing",
         "ovn-kubernetes/ovn-kubernetes#4086, #6258: it depends on the selectors that are given",
         "ovn-kubernetes/ovn-kubernetes#3500",
+        "ovn-kubernetes docs, Multicast: up to the annotation k8s.ovn.org/multicast-enabled",
     ],
 };
 
@@ -283,6 +310,7 @@ static KUBE_NETWORK_POLICIES: Row = Row {
         service_port: ServicePortChoice::Pods,
         host_network_peer: PeerChoice::NeverMatches,
         itself_via_service: ExemptionChoice::DeniedIsUndecidable,
+        group_peer: GroupChoice::ByAddress,
     },
     sources: [
         "kubernetes-sigs/kube-network-policies pkg/networkpolicy: the block as it is",
@@ -293,6 +321,7 @@ static KUBE_NETWORK_POLICIES: Row = Row {
         "kube-network-policies pkg/dataplane: after the translation of addresses",
         "kube-network-policies#380: pods on the host network are not found by address",
         "not documented",
+        GROUP_BY_ADDRESS,
     ],
 };
 
@@ -315,6 +344,7 @@ impl Profile {
             choices.service_port.words(),
             choices.host_network_peer.words(),
             choices.itself_via_service.words(),
+            choices.group_peer.words(),
         ];
         let rows = QUESTIONS.into_iter().zip(said).zip(*sources);
         rows.map(|((question, choice), source)| ProfileChoice { question, choice, source })
@@ -381,6 +411,15 @@ impl PeerChoice {
         match self {
             Self::NeverMatches => "never matches",
             Self::Undecidable => "undecidable",
+        }
+    }
+}
+
+impl GroupChoice {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::ByAddress => "judged by the address",
+            Self::Undecidable => "undecidable, where a policy speaks of it",
         }
     }
 }

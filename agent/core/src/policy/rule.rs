@@ -173,6 +173,7 @@ impl PortRule {
                 | Endpoint::Node(_)
                 | Endpoint::Service(_)
                 | Endpoint::Named(_)
+                | Endpoint::Group(_)
                 | Endpoint::External => Answer::No(RuleMatch::PortDiffers),
             },
         }
@@ -214,7 +215,7 @@ impl Peer {
                     names.iter().any(|each| each.matches(name)),
                     RuleMatch::DomainNameDiffers,
                 ),
-                Endpoint::External => {
+                Endpoint::External | Endpoint::Group(_) => {
                     Answer::Unknown(Reason::NameUnknown, RuleMatch::DomainNameUnknown)
                 }
                 Endpoint::Unknown(why) => Answer::Unknown(why.reason(), RuleMatch::PeerUnknown),
@@ -266,6 +267,7 @@ fn answer_pattern(linked: &Linked, question: &Question<'_>) -> Answer {
         | Endpoint::Node(_)
         | Endpoint::Service(_)
         | Endpoint::Named(_)
+        | Endpoint::Group(_)
         | Endpoint::External => Answer::No(RuleMatch::PeerIsNoPod),
     }
 }
@@ -311,9 +313,11 @@ fn answer_nodes(selector: &Selector, question: &Question<'_>) -> Answer {
         Endpoint::Unknown(why) => {
             return Answer::Unknown(why.reason(), RuleMatch::PeerUnknown);
         }
-        Endpoint::Pod(_) | Endpoint::Service(_) | Endpoint::Named(_) | Endpoint::External => {
-            return Answer::No(RuleMatch::PeerIsNoNode);
-        }
+        Endpoint::Pod(_)
+        | Endpoint::Service(_)
+        | Endpoint::Named(_)
+        | Endpoint::Group(_)
+        | Endpoint::External => return Answer::No(RuleMatch::PeerIsNoNode),
     };
     match question.selection.node_labels(node) {
         Some(labels) => yes_or(selector.matches(labels), RuleMatch::NodeLabelsDiffer),
@@ -355,7 +359,7 @@ fn yes_or(matches: bool, miss: RuleMatch) -> Answer {
 /// An end known by its address alone may turn out to be a pod, so it goes by the pods' choice.
 fn choice_for(endpoint: &Endpoint, choices: &Choices) -> BlockChoice {
     match endpoint {
-        Endpoint::External | Endpoint::Named(_) => BlockChoice::Matches,
+        Endpoint::External | Endpoint::Named(_) | Endpoint::Group(_) => BlockChoice::Matches,
         Endpoint::Node(_) => choices.block_holds_node,
         Endpoint::Pod(pod) if pod.host_network => choices.block_holds_node,
         Endpoint::Pod(_) | Endpoint::Service(_) | Endpoint::Unknown(_) => choices.block_holds_pod,

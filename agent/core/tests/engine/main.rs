@@ -243,7 +243,7 @@ fn engine(state: &State) -> Engine {
     let config = EngineConfig { candidates: vec!["c".into()], ..EngineConfig::default() };
     let mut engine = Engine::new(config);
     let addrs = vec!["192.168.0.1".parse().unwrap()];
-    engine.step(Input::Node(NodeFacts { name: "n1".to_owned(), addrs }));
+    engine.step(Input::Node(NodeFacts { name: "n1".to_owned(), addrs, ..NodeFacts::default() }));
     let pool = pool();
     let policies = state.policies.iter().map(|at| pool[*at].clone());
     let objects = state.objects().into_iter().chain(policies).map(Change::Applied);
