@@ -167,7 +167,7 @@ impl Owner {
             node: config.node_name.clone(),
             ..Health::default()
         };
-        let facts = NodeFacts { name: config.node_name.clone(), addrs: addresses::own() };
+        let facts = node_facts(&config.node_name);
         let mut owner = Self {
             engine: Engine::new(engine_config),
             health,
@@ -244,7 +244,7 @@ impl Owner {
     fn tick(&mut self) {
         self.ticks += 1;
         if self.ticks.is_multiple_of(ADDRESSES_EVERY_TICKS) {
-            let facts = NodeFacts { addrs: addresses::own(), ..self.facts.clone() };
+            let facts = node_facts(&self.facts.name);
             if facts != self.facts {
                 self.facts = facts.clone();
                 self.step(Input::Node(facts));
@@ -261,4 +261,9 @@ impl Owner {
         self.published.set_snapshot(self.engine.snapshot());
         self.published.set_health(self.health.clone());
     }
+}
+
+fn node_facts(name: &str) -> NodeFacts {
+    let addresses::Addresses { own, broadcasts } = addresses::read();
+    NodeFacts { name: name.to_owned(), addrs: own, broadcasts }
 }

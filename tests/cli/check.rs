@@ -180,6 +180,33 @@ verdict: unsafe (something in use would be newly denied)
     expect("--evidence check/home.json", 10, out, "");
 }
 
+/// To policies the processes of a node are one, so that what they did is one edge, and the same as
+/// at the other end. Protocols read by name and by number.
+#[test]
+fn processes_of_a_node_groups_and_any_protocol_are_judged() {
+    let out = "\
+default-deny: unsafe (1 newly_denied, 0 newly_allowed, 3 undecidable, 0 unchanged_denied, 0 unchanged_allowed)
+first policy to isolate shop/web for ingress: 1 edge below
+
+In use, and would be newly denied:
+SOURCE       TARGET    PORT  PROTOCOL  ATTEMPTS  ANSWERED  LAST_SEEN                 WHY
+node:node-b  shop/web  9000  TCP       4         4         2026-11-23T11:00:00.000Z  ingress: isolated by default-deny; no rule allows anything; first policy to isolate shop/web for ingress
+
+In use, and undecidable:
+SOURCE    TARGET       PORT  PROTOCOL  ATTEMPTS  ANSWERED  LAST_SEEN                 WHY
+shop/web  203.0.113.7  0     ICMP      2         2         2026-11-23T11:00:00.000Z  egress: NetworkPolicy does not define this protocol
+shop/web  203.0.113.8  0     1         2         2         2026-11-23T11:00:00.000Z  egress: NetworkPolicy does not define this protocol
+
+Undecidable, and nothing was ever answered:
+SOURCE    TARGET                 PORT  PROTOCOL  ATTEMPTS  ANSWERED  LAST_SEEN                 WHY
+shop/web  multicast:224.0.0.251  0     IGMP      2         0         2026-11-23T11:00:00.000Z  egress: NetworkPolicy does not define this protocol
+
+evidence: 6 edges, watched from 2026-11-23T10:00:00.000Z to 2026-11-23T11:00:01.000Z
+verdict: unsafe (something in use would be newly denied)
+";
+    expect("--evidence check/units.json", 10, out, "");
+}
+
 /// Without a candidate the question is default-deny. A probe of a pod's own node passes whatever is
 /// said, of another node it does not; two pods of one workload are not one pod.
 #[test]

@@ -70,7 +70,7 @@ fn look(args: &Args) -> Findings {
 }
 
 fn own_addresses() -> Requirement {
-    let count = addresses::own().len();
+    let count = addresses::read().own.len();
     let ok = count > 0;
     Requirement {
         name: "the node's addresses".to_owned(),

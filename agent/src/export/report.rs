@@ -4,10 +4,11 @@
 //! in a file and the input of every table. Fields are added, never renamed or removed, within one
 //! [`Report::format`]. It judges nothing.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use parapet_core::engine::{DEFAULT_DENY, ENFORCED};
-use parapet_core::flow::{Direction, Outcome, Timestamp, Workload};
+use parapet_core::flow::{Direction, Outcome, Protocol, Timestamp, Workload};
 use parapet_core::record::Counts;
 use parapet_core::snapshot::{Edge, EdgeEnd, EndSide, RejectedPolicy, Snapshot};
 use parapet_core::verdict::{Delta, Verdict};
@@ -60,7 +61,7 @@ pub struct Report {
 pub struct EdgeRow {
     /// Which end this node saw; null if nothing told who began.
     pub direction: Option<Direction>,
-    /// `TCP`, `UDP`, `SCTP` or the number.
+    /// By its well-known name (`TCP`, `UDP`, `SCTP`, `ICMP`, ..), else its number.
     pub protocol: String,
     /// The target's own port, after any Service; 0 if not known.
     pub target_port: u16,
@@ -70,8 +71,17 @@ pub struct EdgeRow {
     pub target: EndRow,
     /// Packets, bytes and attempts.
     pub counts: Counts,
-    /// Attempts by how they ended.
+    /// Attempts by how they ended; none of these ever goes down.
     pub outcomes: BTreeMap<Outcome, u64>,
+    /// Attempts that have not ended yet: `attempts` is the sum of these and of `outcomes`.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub open: u64,
+    /// Refusals by what they were told with; their sum is `counts.refused`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub refusals: BTreeMap<Refusal, u64>,
+    /// How long a TCP handshake took on average, in microseconds; known where it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handshake_us_mean: Option<u64>,
     /// RFC 3339.
     pub first_seen: String,
     /// RFC 3339.
@@ -86,17 +96,50 @@ pub struct EdgeRow {
     pub newly_isolated: BTreeMap<String, Vec<Direction>>,
 }
 
+/// What told that an attempt is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// A TCP reset, or an SCTP abort: the host is there and nobody listens.
+    Reset,
+    /// ICMP "port unreachable" or "protocol unreachable": the same, for other protocols.
+    PortUnreachable,
+    /// Another ICMP "unreachable": no route, no such host, or a filter that says so.
+    RouteOrFilter,
+}
+
 /// One end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the ends of the snapshot, fields say what they hold")]
 pub enum EndRow {
-    Pod { namespace: String, workload: Workload },
-    Node { name: String },
-    Service { namespace: String, name: String },
-    External { address: std::net::IpAddr },
+    Pod {
+        namespace: String,
+        workload: Workload,
+    },
+    Node {
+        name: String,
+        /// Of a process of the node that was watched, its unit; empty for the root cgroup.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cgroup: Option<String>,
+    },
+    Service {
+        namespace: String,
+        name: String,
+    },
+    External {
+        address: std::net::IpAddr,
+    },
+    Multicast {
+        address: std::net::IpAddr,
+    },
+    Broadcast {
+        address: std::net::IpAddr,
+    },
     Loopback,
-    Unknown { reason: String },
+    Unknown {
+        reason: String,
+    },
 }
 
 /// How many ends of one side could not be resolved for one reason.
@@ -171,16 +214,45 @@ fn newly_isolated(edge: &Edge) -> BTreeMap<String, Vec<Direction>> {
         .collect()
 }
 
+impl Refusal {
+    /// How many of each there are in an edge's counts.
+    pub fn counts(counts: &Counts) -> impl Iterator<Item = (Self, u64)> {
+        let unreachable = counts.refused_port.saturating_add(counts.refused_route);
+        [
+            (Self::Reset, counts.refused.saturating_sub(unreachable)),
+            (Self::PortUnreachable, counts.refused_port),
+            (Self::RouteOrFilter, counts.refused_route),
+        ]
+        .into_iter()
+    }
+}
+
+/// None where nothing was measured: the time is known at the end that sent the SYN.
+fn handshake_us_mean(edge: &Edge) -> Option<u64> {
+    let Counts { answered, handshake_ns, .. } = edge.counts;
+    let measured = edge.key.direction == Some(Direction::Egress) && handshake_ns > 0;
+    let mean_ns = if measured { handshake_ns.checked_div(answered)? } else { return None };
+    Some(mean_ns / 1_000)
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 impl EdgeRow {
     fn of(edge: &Edge) -> Self {
         Self {
             direction: edge.key.direction,
-            protocol: words::protocol(edge.key.protocol),
+            protocol: Protocol(edge.key.protocol).to_string(),
             target_port: edge.key.target_port,
             source: EndRow::of(&edge.key.source),
             target: EndRow::of(&edge.key.target),
             counts: edge.counts,
             outcomes: edge.outcomes.clone(),
+            open: edge.open,
+            refusals: Refusal::counts(&edge.counts).filter(|(_, count)| *count > 0).collect(),
+            handshake_us_mean: handshake_us_mean(edge),
             first_seen: rfc3339(edge.first_seen),
             last_seen: rfc3339(edge.last_seen),
             verdicts: edge
@@ -206,13 +278,28 @@ impl EndRow {
             EdgeEnd::Pod { namespace, workload } => {
                 Self::Pod { namespace: namespace.to_string(), workload: workload.clone() }
             }
-            EdgeEnd::Node { name } => Self::Node { name: name.to_string() },
+            EdgeEnd::Node { name, cgroup } => {
+                Self::Node { name: name.to_string(), cgroup: cgroup.as_deref().map(str::to_owned) }
+            }
             EdgeEnd::Service { namespace, name } => {
                 Self::Service { namespace: namespace.to_string(), name: name.to_string() }
             }
             EdgeEnd::External { address } => Self::External { address: *address },
+            EdgeEnd::Multicast { address } => Self::Multicast { address: *address },
+            EdgeEnd::Broadcast { address } => Self::Broadcast { address: *address },
             EdgeEnd::Loopback => Self::Loopback,
             EdgeEnd::Unknown { reason } => Self::Unknown { reason: (*reason).to_owned() },
+        }
+    }
+
+    /// The end as policies know it: whatever process of a node it is.
+    #[must_use]
+    pub fn without_cgroup(&self) -> Cow<'_, Self> {
+        match self {
+            Self::Node { name, cgroup: Some(_) } => {
+                Cow::Owned(Self::Node { name: name.clone(), cgroup: None })
+            }
+            _ => Cow::Borrowed(self),
         }
     }
 
@@ -230,10 +317,21 @@ impl std::fmt::Display for EndRow {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Pod { namespace, workload } => write!(f, "{namespace}/{}", workload.name),
-            Self::Node { name } if name.is_empty() => f.write_str("node"),
-            Self::Node { name } => write!(f, "node:{name}"),
+            Self::Node { name, cgroup } => {
+                f.write_str("node")?;
+                if !name.is_empty() {
+                    write!(f, ":{name}")?;
+                }
+                match cgroup.as_deref() {
+                    Some("") => f.write_str(" (root cgroup)"),
+                    Some(unit) => write!(f, " ({unit})"),
+                    None => Ok(()),
+                }
+            }
             Self::Service { namespace, name } => write!(f, "service:{namespace}/{name}"),
             Self::External { address } => write!(f, "{address}"),
+            Self::Multicast { address } => write!(f, "multicast:{address}"),
+            Self::Broadcast { address } => write!(f, "broadcast:{address}"),
             Self::Loopback => f.write_str("loopback"),
             Self::Unknown { reason } => write!(f, "unknown ({})", reason.replace('_', " ")),
         }

@@ -64,6 +64,7 @@ pub(super) fn edge(source: EdgeEnd, answered: u64, unanswered: u64) -> Edge {
         key,
         counts: Counts { attempts: answered + unanswered, answered, ..Counts::default() },
         outcomes: [(Outcome::Answered, answered), (Outcome::Unanswered, unanswered)].into(),
+        open: 0,
         first_seen: Timestamp(AT.0 - 60 * SECOND),
         last_seen: Timestamp(AT.0 - 10 * SECOND),
         verdicts: [("enforced".into(), verdict(false)), ("new".into(), verdict(true))].into(),
@@ -123,6 +124,66 @@ fn a_report_reads_back_as_it_was_written() {
 }
 
 #[test]
+fn an_edge_says_how_its_attempts_ended_and_which_process_of_the_node_it_is() {
+    let node =
+        |cgroup: Option<&str>| EdgeEnd::Node { name: "n1".into(), cgroup: cgroup.map(Into::into) };
+    let mut kubelet = edge(node(Some("system.slice/kubelet.service")), 4, 1);
+    kubelet.key.direction = Some(Direction::Egress);
+    kubelet.key.protocol = 1;
+    kubelet.open = 2;
+    kubelet.counts = Counts {
+        attempts: 12,
+        answered: 4,
+        refused: 5,
+        refused_port: 2,
+        refused_route: 1,
+        handshake_ns: 4_010_000,
+        ..Counts::default()
+    };
+    let row = |edge| {
+        let report = Report::new(&snapshot(vec![edge]), None);
+        let value = serde_json::to_value(&report.edges[0]).unwrap();
+        assert_eq!(
+            serde_json::from_value::<report::EdgeRow>(value.clone()).unwrap(),
+            report.edges[0]
+        );
+        let fields = ["protocol", "source", "open", "refusals", "handshake_us_mean"];
+        let shown = (report.edges[0].source.to_string(), render::rows(&report).1[0][6].clone());
+        (fields.map(|field| value.get(field).cloned().unwrap_or_default()), shown)
+    };
+    let expected = [
+        "ICMP".into(),
+        serde_json::json!({"kind": "node", "name": "n1", "cgroup": "system.slice/kubelet.service"}),
+        2.into(),
+        serde_json::json!({"reset": 2, "port_unreachable": 2, "route_or_filter": 1}),
+        1_002.into(),
+    ];
+    let shown = |(source, outcomes): (&str, &str)| (source.to_owned(), outcomes.to_owned());
+    assert_eq!(
+        row(kubelet),
+        (
+            expected,
+            shown(("node:n1 (system.slice/kubelet.service)", "4 answered, 1 unanswered, 2 open"))
+        )
+    );
+    let remote = edge(node(None), 1, 0);
+    let null = serde_json::Value::Null;
+    let source = serde_json::json!({"kind": "node", "name": "n1"});
+    assert_eq!(
+        row(remote),
+        (
+            ["TCP".into(), source, null.clone(), null.clone(), null],
+            shown(("node:n1", "1 answered"))
+        )
+    );
+    let group = EdgeEnd::Multicast { address: "224.0.0.251".parse().unwrap() };
+    let group = Report::new(&snapshot(vec![edge(group, 1, 0)]), None).edges.remove(0).source;
+    assert_eq!(group.to_string(), "multicast:224.0.0.251");
+    let root = report::EndRow::Node { name: String::new(), cgroup: Some(String::new()) };
+    assert_eq!(root.to_string(), "node (root cgroup)");
+}
+
+#[test]
 fn a_table_says_who_talks_to_whom_what_would_change_and_why() {
     let expected = "\
 SOURCE    TARGET    PORT  PROTOCOL  DIRECTION  ATTEMPTS  OUTCOMES                  ENFORCED  NEW     DELTA         WHY
@@ -143,7 +204,7 @@ fn csv_and_markdown_quote_what_would_break_them() {
                newly_denied,new: ingress: isolated by shop/deny-all; no rule allows anything\r\n";
     assert_eq!(render::csv(&report()), csv);
     let mut piped = report();
-    piped.edges[0].target = report::EndRow::Node { name: "a|b".to_owned() };
+    piped.edges[0].target = report::EndRow::Node { name: "a|b".to_owned(), cgroup: None };
     let markdown = render::markdown(&piped);
     assert_eq!(
         markdown.lines().nth(2),
@@ -167,8 +228,9 @@ fn status_is_one_document() {
         "sources": [{"resource": "manifests", "synced": true, "age_seconds": 5.0, "objects": 3,
                      "problems_count": 1, "problems": ["a.yaml:4: bad"], "left_out": {}}],
         "rejections": [],
-        "lost": {"ring_full": 2, "flow_table_full": 0, "malformed_packet": 0,
-                 "other_protocol": 0, "socket_storage": 0, "socket_pair": 0},
+        "lost": {"ring_full": 2, "flow_table_full": 0, "flow_quota": 0, "malformed_packet": 0,
+                 "later_fragment": 0, "no_socket": 0, "names_full": 0, "socket_storage": 0,
+                 "socket_pair": 0},
         "tables": {"edges": {"entries": 1, "capacity": 10},
                    "flows": {"entries": 7, "capacity": 100}},
         "pending": 1, "unjudged": 0,

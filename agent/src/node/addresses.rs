@@ -1,7 +1,8 @@
 //! This network namespace's own addresses, bridges and tunnels included.
 //!
-//! In: `/proc/self/net/{fib_trie,if_inet6}`. Out: addresses without loopback, sorted. The agent
-//! must be in the host's network namespace for them to be the node's.
+//! In: `/proc/self/net/{fib_trie,if_inet6}`. Out: addresses without loopback, and the broadcast
+//! addresses of the networks they are in, both sorted. The agent must be in the host's network
+//! namespace for them to be the node's.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -9,20 +10,37 @@ const IPV4_PATH: &str = "/proc/self/net/fib_trie";
 /// Missing where the kernel has no IPv6.
 const IPV6_PATH: &str = "/proc/self/net/if_inet6";
 
-/// Every address; empty where procfs cannot be read.
+const LOCAL: &str = "/32 host LOCAL";
+const BROADCAST: &str = "/32 link BROADCAST";
+
+/// What a network namespace has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses {
+    /// Every address that is its own.
+    pub own: Vec<IpAddr>,
+    /// Those that mean everybody in one of its networks.
+    pub broadcasts: Vec<IpAddr>,
+}
+
+/// Every address of this one; empty where procfs cannot be read.
 #[must_use]
-pub fn own() -> Vec<IpAddr> {
+pub fn read() -> Addresses {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
-    let mut addrs: Vec<IpAddr> = ipv4(&read(IPV4_PATH)).map(IpAddr::V4).collect();
-    addrs.extend(ipv6(&read(IPV6_PATH)).map(IpAddr::V6));
-    addrs.retain(|addr| !addr.is_loopback());
+    let (fib_trie, if_inet6) = (read(IPV4_PATH), read(IPV6_PATH));
+    let of = |kind| ipv4(&fib_trie, kind).map(IpAddr::V4);
+    let own = of(LOCAL).chain(ipv6(&if_inet6).map(IpAddr::V6));
+    Addresses { own: sorted(own), broadcasts: sorted(of(BROADCAST)) }
+}
+
+fn sorted(addrs: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let mut addrs: Vec<_> = addrs.filter(|addr| !addr.is_loopback()).collect();
     addrs.sort();
     addrs.dedup();
     addrs
 }
 
-/// Leaves are a line `|-- ADDRESS`, followed by a line for each route: `/32 host LOCAL` is ours.
-fn ipv4(fib_trie: &str) -> impl Iterator<Item = Ipv4Addr> {
+/// Leaves are a line `|-- ADDRESS`, followed by a line for each route of this kind.
+fn ipv4(fib_trie: &str, kind: &'static str) -> impl Iterator<Item = Ipv4Addr> {
     let mut leaf: Option<Ipv4Addr> = None;
     fib_trie.lines().filter_map(move |line| {
         let line = line.trim();
@@ -30,7 +48,7 @@ fn ipv4(fib_trie: &str) -> impl Iterator<Item = Ipv4Addr> {
             leaf = addr.parse().ok();
             return None;
         }
-        if line == "/32 host LOCAL" { leaf } else { None }
+        if line == kind { leaf } else { None }
     })
 }
 
@@ -52,7 +70,9 @@ mod tests {
                     +-- 10.0.0.0/24 2 0 2\n        |-- 10.0.0.0\n           /24 link UNICAST\n        \
                     |-- 10.0.0.7\n           /32 host LOCAL\n        |-- 10.0.0.255\n           \
                     /32 link BROADCAST\n";
-        assert_eq!(ipv4(trie).collect::<Vec<_>>(), vec![Ipv4Addr::new(10, 0, 0, 7)]);
+        let of = |kind| ipv4(trie, kind).collect::<Vec<_>>();
+        assert_eq!(of(LOCAL), vec![Ipv4Addr::new(10, 0, 0, 7)]);
+        assert_eq!(of(BROADCAST), vec![Ipv4Addr::new(10, 0, 0, 255)]);
     }
 
     #[test]
@@ -64,6 +84,7 @@ mod tests {
 
     #[test]
     fn loopback_is_not_an_address_of_the_node() {
-        assert!(own().iter().all(|addr| !addr.is_loopback()));
+        let Addresses { own, broadcasts } = read();
+        assert!(own.iter().chain(&broadcasts).all(|addr| !addr.is_loopback()));
     }
 }

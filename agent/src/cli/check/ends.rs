@@ -7,7 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use parapet_core::flow::{End, Endpoint, PodIdentity, Protocol, UnknownEnd};
+use parapet_core::flow::{End, Endpoint, Group, PodIdentity, Protocol, UnknownEnd};
 use parapet_core::identity::{Index, NotAnEnd};
 
 use crate::export::report::EndRow;
@@ -81,7 +81,7 @@ pub(super) fn resolve(row: &EndRow, index: &Index, port: u16, protocol: Protocol
             }
             Known { choices, missing: None }
         }
-        EndRow::Node { name } => {
+        EndRow::Node { name, .. } => {
             let node: Arc<str> = name.as_str().into();
             let end = |addr| End { addr, endpoint: Endpoint::Node(node.clone()) };
             let addrs = index.addrs_of_node(name).iter().take(CHOICES_MAX);
@@ -111,9 +111,9 @@ pub(super) fn resolve(row: &EndRow, index: &Index, port: u16, protocol: Protocol
                 }
             }
         }
-        EndRow::External { address } => {
-            Known::one(End { addr: Some(address.to_canonical()), endpoint: Endpoint::External })
-        }
+        EndRow::External { address } => by_address(*address, Endpoint::External),
+        EndRow::Multicast { address } => by_address(*address, Endpoint::Group(Group::Multicast)),
+        EndRow::Broadcast { address } => by_address(*address, Endpoint::Group(Group::Broadcast)),
         EndRow::Loopback => {
             let addr = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
             Known::one(End { addr, endpoint: Endpoint::External })
@@ -129,6 +129,10 @@ pub(super) fn resolve(row: &EndRow, index: &Index, port: u16, protocol: Protocol
             Known::unknown(known.unwrap_or(UnknownEnd::NoHolder), None)
         }
     }
+}
+
+fn by_address(addr: IpAddr, endpoint: Endpoint) -> Known {
+    Known::one(End { addr: Some(addr.to_canonical()), endpoint })
 }
 
 fn plain(end: End) -> Choice {

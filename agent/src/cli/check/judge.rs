@@ -3,6 +3,7 @@
 //! In: a report and the declared cluster. Out: a [`SetResult`] for each candidate. Of the verdicts
 //! that the report holds nothing is used but that a peer was a pod's own node.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use anyhow::Context;
@@ -17,7 +18,7 @@ use crate::cli::input::Declared;
 use crate::export::report::{EdgeRow, EndRow, Report, words};
 
 /// What is judged once: an edge seen at both of its ends is one.
-type Key<'a> = (&'a EndRow, &'a EndRow, u16, &'a str, bool);
+type Key<'a> = (Cow<'a, EndRow>, Cow<'a, EndRow>, u16, Protocol, bool);
 /// Ends by how the evidence names them, and for a Service by what was asked for.
 type Ends<'a> = BTreeMap<(&'a EndRow, u16, u8), Known>;
 
@@ -56,7 +57,8 @@ pub(super) fn judge(
             ends.entry(end_key(end, row, protocol)).or_insert_with(resolve);
         }
         let known = row.direction.is_some();
-        let key = (&row.source, &row.target, row.target_port, row.protocol.as_str(), known);
+        let (source, target) = (row.source.without_cgroup(), row.target.without_cgroup());
+        let key = (source, target, row.target_port, protocol, known);
         groups.entry(key).or_default().push(row);
     }
     let selection = declared.index.selection_mut();
@@ -92,7 +94,7 @@ fn home(report: &Report) -> Option<&str> {
         Some(Direction::Egress) | None => &row.source,
     });
     let mut names = local.filter_map(|end| match end {
-        EndRow::Node { name } if !name.is_empty() => Some(name.as_str()),
+        EndRow::Node { name, .. } if !name.is_empty() => Some(name.as_str()),
         _ => None,
     });
     let first = names.next()?;
@@ -100,17 +102,9 @@ fn home(report: &Report) -> Option<&str> {
 }
 
 fn protocol_of(row: &EdgeRow) -> anyhow::Result<Protocol> {
-    Ok(match row.protocol.as_str() {
-        "TCP" => Protocol::TCP,
-        "UDP" => Protocol::UDP,
-        "SCTP" => Protocol::SCTP,
-        number => {
-            let number = number.parse().with_context(|| {
-                let (source, target) = (&row.source, &row.target);
-                format!("the evidence has {number:?} for the protocol of {source} to {target}")
-            });
-            Protocol(number?)
-        }
+    row.protocol.parse().with_context(|| {
+        let EdgeRow { protocol, source, target, .. } = row;
+        format!("the evidence has {protocol:?} for the protocol of {source} to {target}")
     })
 }
 

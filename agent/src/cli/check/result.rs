@@ -241,15 +241,21 @@ impl ProblemRow {
 }
 
 impl EdgeResult {
-    /// What all rows of one edge say of it: each end counted the same attempts.
+    /// What all rows of one edge say of it: each end counted the same attempts, and where that end
+    /// is a node, each of its processes its own.
     pub(super) fn of(rows: &[&EdgeRow], delta: Delta) -> Self {
         let mut seen_at: Vec<Direction> = rows.iter().filter_map(|row| row.direction).collect();
         seen_at.sort_unstable();
         seen_at.dedup();
-        let most = |count: fn(&EdgeRow) -> u64| rows.iter().map(|row| count(row)).max();
+        let seen_by = |direction, count: fn(&EdgeRow) -> u64| {
+            let rows = rows.iter().filter(|row| row.direction == direction);
+            rows.map(|row| count(row)).fold(0, u64::saturating_add)
+        };
+        let ends = [Some(Direction::Egress), Some(Direction::Ingress), None];
+        let most = |count| ends.map(|direction| seen_by(direction, count)).into_iter().max();
         let row = rows.first();
         let end = |end: fn(&EdgeRow) -> &EndRow| {
-            row.map_or(EndRow::Loopback, |row| EndRow::clone(end(row)))
+            row.map_or(EndRow::Loopback, |row| end(row).without_cgroup().into_owned())
         };
         Self {
             delta,

@@ -63,7 +63,7 @@ pub(super) struct Name {
     name: String,
 }
 
-/// "TCP", "UDP", "SCTP", "ICMP", or a number.
+/// "TCP", "UDP", "SCTP", "ICMP", another well-known name, or a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ProtocolName(pub(super) Protocol);
 
@@ -74,14 +74,6 @@ pub(super) struct Ends {
     pub(super) target: End,
     pub(super) port: u16,
 }
-
-const NAMED: [(&str, Protocol); 5] = [
-    ("TCP", Protocol::TCP),
-    ("UDP", Protocol::UDP),
-    ("SCTP", Protocol::SCTP),
-    ("ICMP", Protocol(1)),
-    ("ICMPv6", Protocol(58)),
-];
 
 impl Question {
     /// Both ends.
@@ -282,20 +274,14 @@ impl FromStr for ProtocolName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let named = NAMED.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
-        let protocol = named.map(|(_, protocol)| *protocol);
-        let protocol = protocol.or_else(|| text.parse().ok().map(Protocol));
-        let problem = || format!("{text:?} is not TCP, UDP, SCTP, ICMP, ICMPv6 or a number");
-        protocol.map(Self).ok_or_else(problem)
+        let problem = |_| format!("{text:?} is not TCP, UDP, SCTP, ICMP, ICMPv6 or a number");
+        text.parse().map(Self).map_err(problem)
     }
 }
 
 impl fmt::Display for ProtocolName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match NAMED.iter().find(|(_, protocol)| *protocol == self.0) {
-            Some((name, _)) => f.write_str(name),
-            None => write!(f, "{}", self.0.0),
-        }
+        self.0.fmt(f)
     }
 }
 

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use parapet_core::flow::{Direction, Outcome, Timestamp};
+use parapet_core::flow::{Direction, Protocol, Timestamp};
 use parapet_core::snapshot::{Edge, Snapshot};
 use parapet_core::verdict::Decision;
 use prometheus_client::collector::Collector;
@@ -16,7 +17,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::labels::{OTHER, direction, protocol, subject_namespace, word};
+use super::labels::{OTHER, direction, subject_namespace, word};
 use super::series::{Fold, Series};
 use super::totals::{Totals, seen_side};
 use crate::export::status::{Health, losses, tables};
@@ -70,7 +71,7 @@ impl Scrape {
         let attempts = totals.attempts.iter().map(|(key, total)| {
             let mut labels = vec![
                 ("direction", direction(key.direction).to_owned()),
-                ("protocol", protocol(key.protocol).to_owned()),
+                ("protocol", Protocol(key.protocol).to_string()),
                 ("outcome", word(&key.outcome)),
             ];
             labels.extend(key.ends.labels());
@@ -79,6 +80,7 @@ impl Scrape {
         let help =
             "Attempts to open a connection, or first packets of a UDP pair, seen on this node";
         counters(to, "flow_attempts", help, attempts)?;
+        encode_ends(to, totals)?;
         let verdicts = totals.verdicts.iter().map(|(key, total)| {
             let mut labels = vec![
                 ("policy_set", key.policy_set.to_string()),
@@ -161,6 +163,31 @@ impl Scrape {
     }
 }
 
+/// How attempts ended in more detail: refusals by kind, and how long handshakes took.
+fn encode_ends(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Result {
+    let refusals = totals.refusals.iter().map(|(key, total)| {
+        let mut labels = vec![
+            ("direction", direction(key.direction).to_owned()),
+            ("protocol", Protocol(key.protocol).to_string()),
+            ("kind", word(&key.refusal)),
+        ];
+        labels.extend(key.ends.labels());
+        (labels, total)
+    });
+    counters(to, "flow_refusals", "Refusals of attempts by what they were told with", refusals)?;
+    let handshakes = totals.handshakes.iter().map(|(ends, n)| (ends.labels().to_vec(), n));
+    let help = "TCP handshakes that began on this node and whose time was measured";
+    counters(to, "tcp_handshakes", help, handshakes)?;
+    let help = "Time that these TCP handshakes took, from the SYN to its answer";
+    let mut family =
+        to.encode_descriptor("tcp_handshake_seconds", help, None, MetricType::Counter)?;
+    for (ends, total_ns) in totals.handshakes_ns.iter() {
+        let seconds = Duration::from_nanos(total_ns).as_secs_f64();
+        ConstCounter::new(seconds).encode(family.encode_family(&ends.labels().to_vec())?)?;
+    }
+    Ok(())
+}
+
 fn edge_gauges(edges: &[Arc<Edge>], series_max: usize) -> EdgeGauges {
     let mut gauges = EdgeGauges {
         would_be_denied: Series::new(series_max),
@@ -178,7 +205,8 @@ fn edge_gauges(edges: &[Arc<Edge>], series_max: usize) -> EdgeGauges {
             .verdicts
             .get("enforced")
             .is_some_and(|verdict| seen_side(&edge.key, verdict).decision == Decision::Denied);
-        let passing = edge.outcomes.get(&Outcome::Answered).is_some_and(|answered| *answered > 0);
+        // By the counts: an answer that came late passed all the same.
+        let passing = edge.counts.answered > 0;
         gauges.denied_but_passing.add(key(None), u64::from(denied && passing));
     }
     gauges
@@ -202,6 +230,9 @@ fn encode_overflow(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Resu
     let mut families = totals.gauge_overflow.clone();
     families.insert("flow_attempts_total", totals.attempts.overflow_total());
     families.insert("policy_verdicts_total", totals.verdicts.overflow_total());
+    families.insert("flow_refusals_total", totals.refusals.overflow_total());
+    families.insert("tcp_handshakes_total", totals.handshakes.overflow_total());
+    families.insert("tcp_handshake_seconds_total", totals.handshakes_ns.overflow_total());
     let samples = families.iter().map(|(family, n)| (vec![("family", (*family).to_owned())], *n));
     let help = "Additions to a family that had no room for another series and were folded";
     counters(to, "series_overflow", help, samples)

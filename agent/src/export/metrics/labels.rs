@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use parapet_core::flow::{Direction, Protocol};
+use parapet_core::flow::Direction;
 use parapet_core::snapshot::{EdgeEnd, EdgeKey};
 
 /// What stands for everything beyond the bound of a family.
@@ -59,6 +59,8 @@ fn end(end: &EdgeEnd) -> End {
         EdgeEnd::Service { namespace, name } => (Arc::clone(namespace), Arc::clone(name)),
         EdgeEnd::Node { .. } => without_namespace("node"),
         EdgeEnd::External { .. } => without_namespace("external"),
+        EdgeEnd::Multicast { .. } => without_namespace("multicast"),
+        EdgeEnd::Broadcast { .. } => without_namespace("broadcast"),
         EdgeEnd::Loopback => without_namespace("loopback"),
         EdgeEnd::Unknown { .. } => without_namespace("unknown"),
     };
@@ -91,15 +93,5 @@ pub(super) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(word)) => word,
         _ => "unknown".to_owned(),
-    }
-}
-
-/// The protocols the sensor follows; every other one is `other`.
-pub(super) fn protocol(number: u8) -> &'static str {
-    match Protocol(number) {
-        Protocol::TCP => "TCP",
-        Protocol::UDP => "UDP",
-        Protocol::SCTP => "SCTP",
-        _ => "other",
     }
 }

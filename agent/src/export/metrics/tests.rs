@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::export::tests::{AT, SECOND, edge, health, snapshot, workload};
+use parapet_core::flow::Direction;
+use parapet_core::record::Counts;
 use parapet_core::snapshot::EdgeEnd;
 
 fn lines(text: &str, family: &str) -> Vec<String> {
@@ -80,9 +82,8 @@ fn counters_never_go_down_when_an_edge_settles_is_judged_anew_or_is_forgotten() 
     };
     let web = || workload("shop", "web");
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-    // Just opened: open attempts are no unanswered ones yet.
-    let mut open = edge(web(), 1, 2);
-    open.last_seen = AT;
+    let mut open = edge(web(), 1, 0);
+    (open.counts.attempts, open.open) = (3, 2);
     assert_eq!(total(&snapshot(vec![open])), pair("1", "3 3"));
     assert_eq!(total(&snapshot(vec![edge(web(), 2, 1)])), pair("2 1", "3 3"));
     assert_eq!(total(&snapshot(Vec::new())), pair("2 1", "3 3"));
@@ -90,6 +91,89 @@ fn counters_never_go_down_when_an_edge_settles_is_judged_anew_or_is_forgotten() 
     let denied = Arc::clone(&anew.verdicts["new"]);
     anew.verdicts.insert("enforced".into(), denied);
     assert_eq!(total(&snapshot(vec![anew])), pair("3 1", "3 1 4"));
+}
+
+#[test]
+fn refusals_and_handshakes_are_counted_by_kind_and_time() {
+    let metrics = Metrics::default();
+    let egress = |attempts| {
+        let mut egress = edge(workload("shop", "web"), 0, 0);
+        egress.key.direction = Some(Direction::Egress);
+        egress.counts = Counts {
+            attempts,
+            answered: 4,
+            refused: 6,
+            refused_port: 1,
+            refused_route: 2,
+            handshake_ns: 1_500_000_000,
+            ..Counts::default()
+        };
+        egress
+    };
+    // Neither of these has handshakes of its own.
+    let mut ingress = egress(10);
+    ingress.key.direction = Some(Direction::Ingress);
+    let mut echo = egress(10);
+    echo.key.protocol = 1;
+    let first = snapshot(vec![egress(10), ingress, echo]);
+    metrics.observe(&first);
+    let text = metrics.classic(&first, &health(), AT).unwrap();
+    let ends = "source_namespace=\"shop\",source_workload=\"web\",target_namespace=\"shop\",\
+                target_workload=\"api\",target_port=\"8080\"";
+    let samples = |text: &str| {
+        let ours = ["parapet_flow_refusals_total{direction=\"egress\"", "parapet_tcp_handshake"];
+        ours.iter().flat_map(|family| lines(text, family)).collect::<Vec<_>>()
+    };
+    let refusals = [("TCP", 3, 1, 2), ("ICMP", 3, 1, 2)].into_iter();
+    let mut expected: Vec<String> = refusals
+        .flat_map(|(protocol, reset, port, route)| {
+            [("reset", reset), ("port_unreachable", port), ("route_or_filter", route)].map(
+                |(kind, count)| {
+                    format!(
+                        "parapet_flow_refusals_total{{direction=\"egress\",\
+                         protocol=\"{protocol}\",kind=\"{kind}\",{ends}}} {count}"
+                    )
+                },
+            )
+        })
+        .collect();
+    expected.sort();
+    let mut sorted = samples(&text);
+    sorted.sort();
+    expected.push(format!("parapet_tcp_handshake_seconds_total{{{ends}}} 1.5"));
+    expected.push(format!("parapet_tcp_handshakes_total{{{ends}}} 4"));
+    assert_eq!(sorted, expected);
+    let total = |text: &str| lines(text, "parapet_tcp_handshake_seconds_total{").join("");
+    let mut more = egress(11);
+    (more.counts.answered, more.counts.handshake_ns) = (5, 1_750_000_000);
+    let more = metrics.classic(&snapshot(vec![more]), &health(), AT).unwrap();
+    assert_eq!(total(&more), format!("parapet_tcp_handshake_seconds_total{{{ends}}} 1.75"));
+}
+
+#[test]
+fn protocols_are_named_and_others_are_numbers() {
+    let metrics = Metrics::default();
+    let edges = [1, 58, 136, 3].map(|protocol| {
+        let mut edge = edge(workload("shop", "web"), 1, 0);
+        edge.key.protocol = protocol;
+        edge
+    });
+    let text = metrics.classic(&snapshot(edges.to_vec()), &health(), AT).unwrap();
+    let named = lines(&text, "parapet_flow_attempts_total").into_iter();
+    let named = named.filter_map(|line| line.split('"').nth(3).map(str::to_owned));
+    assert_eq!(named.collect::<Vec<_>>(), ["ICMP", "3", "ICMPv6", "UDPLite"]);
+}
+
+#[test]
+fn an_answer_that_came_late_passed_all_the_same() {
+    let mut late = edge(workload("shop", "web"), 0, 1);
+    late.counts.answered = 1;
+    let denied = Arc::clone(&late.verdicts["new"]);
+    late.verdicts.insert("enforced".into(), denied);
+    let text = Metrics::default().classic(&snapshot(vec![late]), &health(), AT).unwrap();
+    let expected = "parapet_policy_drift_edges{kind=\"denied_but_passing\",\
+                    subject_namespace=\"shop\",direction=\"ingress\"} 1";
+    assert_eq!(lines(&text, "parapet_policy_drift_edges"), [expected]);
 }
 
 #[test]

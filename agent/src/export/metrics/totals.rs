@@ -1,22 +1,21 @@
 //! Counters that only grow, fed by snapshots whose edges may settle, be judged anew or be
 //! forgotten.
 //!
-//! In: one snapshot after the other. Out: attempts by outcome and by verdict. It never counts an
-//! attempt twice under one policy set and never takes anything back.
+//! In: one snapshot after the other. Out: attempts by outcome and by verdict, refusals by kind, TCP
+//! handshakes and their time. It never counts an attempt twice under one policy set and never takes
+//! anything back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use parapet_core::flow::{Direction, Outcome, Timestamp};
+use parapet_core::flow::{Direction, Outcome, Protocol};
+use parapet_core::record::Counts;
 use parapet_core::snapshot::{Edge, EdgeKey, Snapshot};
 use parapet_core::verdict::{Decision, Reason, SideVerdict, Verdict};
 
 use super::labels::Ends;
 use super::series::{Fold, Series};
-
-/// An attempt that is still open is reported as unanswered by the ledger. Only what stayed open for
-/// this long becomes part of a counter, because a counter cannot take back what is answered later.
-const SETTLE_NANOS: u64 = 1_000_000_000;
+use crate::export::report::Refusal;
 
 /// Identifies a series of `flow_attempts_total`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,6 +23,15 @@ pub(super) struct AttemptKey {
     pub(super) direction: Option<Direction>,
     pub(super) protocol: u8,
     pub(super) outcome: Outcome,
+    pub(super) ends: Ends,
+}
+
+/// Identifies a series of `flow_refusals_total`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RefusalKey {
+    pub(super) direction: Option<Direction>,
+    pub(super) protocol: u8,
+    pub(super) refusal: Refusal,
     pub(super) ends: Ends,
 }
 
@@ -43,6 +51,18 @@ impl Fold for AttemptKey {
     }
 }
 
+impl Fold for RefusalKey {
+    fn folded(&self) -> Self {
+        Self { ends: Ends::Folded, ..self.clone() }
+    }
+}
+
+impl Fold for Ends {
+    fn folded(&self) -> Self {
+        Self::Folded
+    }
+}
+
 impl Fold for VerdictKey {
     fn folded(&self) -> Self {
         Self { ends: Ends::Folded, ..self.clone() }
@@ -53,6 +73,9 @@ impl Fold for VerdictKey {
 #[derive(Debug)]
 pub(super) struct Totals {
     pub(super) attempts: Series<AttemptKey>,
+    pub(super) refusals: Series<RefusalKey>,
+    pub(super) handshakes: Series<Ends>,
+    pub(super) handshakes_ns: Series<Ends>,
     pub(super) verdicts: Series<VerdictKey>,
     pub(super) series_max: usize,
     /// Additions that found no room in the gauges of all scrapes so far, by family.
@@ -66,9 +89,7 @@ pub(super) struct Totals {
 struct Counted {
     edge: Arc<Edge>,
     outcomes: BTreeMap<Outcome, u64>,
-    /// Unanswered at the last look, and when that was.
-    open: u64,
-    open_at: Timestamp,
+    counts: Counts,
     judged: u64,
     round: u64,
 }
@@ -77,6 +98,9 @@ impl Totals {
     pub(super) fn new(series_max: usize) -> Self {
         Self {
             attempts: Series::new(series_max),
+            refusals: Series::new(series_max),
+            handshakes: Series::new(series_max),
+            handshakes_ns: Series::new(series_max),
             verdicts: Series::new(series_max),
             series_max,
             gauge_overflow: BTreeMap::new(),
@@ -92,7 +116,7 @@ impl Totals {
             let counted = match self.edges.get_mut(&edge.key) {
                 Some(counted) => {
                     counted.round = self.round;
-                    if Arc::ptr_eq(&counted.edge, edge) && counted.complete() {
+                    if Arc::ptr_eq(&counted.edge, edge) {
                         continue;
                     }
                     counted.edge = Arc::clone(edge);
@@ -103,8 +127,16 @@ impl Totals {
                     .entry(edge.key.clone())
                     .or_insert_with(|| Counted::nothing_of(edge, self.round)),
             };
-            for (outcome, amount) in counted.take_outcomes(snapshot.at) {
+            for (outcome, amount) in counted.take_outcomes() {
                 self.attempts.add(AttemptKey::of(&edge.key, outcome), amount);
+            }
+            let counts = counted.take_counts();
+            for (refusal, amount) in Refusal::counts(&counts).filter(|(_, amount)| *amount > 0) {
+                self.refusals.add(RefusalKey::of(&edge.key, refusal), amount);
+            }
+            if has_handshakes(&edge.key) && counts.handshake_ns > 0 {
+                self.handshakes.add(Ends::of(&edge.key), counts.answered);
+                self.handshakes_ns.add(Ends::of(&edge.key), counts.handshake_ns);
             }
             let attempts = counted.take_judged();
             if attempts > 0 {
@@ -126,56 +158,29 @@ impl Counted {
         Self {
             edge: Arc::clone(edge),
             outcomes: BTreeMap::new(),
-            open: 0,
-            open_at: Timestamp::default(),
+            counts: Counts::default(),
             judged: 0,
             round,
         }
     }
 
-    /// Whether another look at the same edge would add nothing.
-    fn complete(&self) -> bool {
-        let counted = self.outcomes.get(&Outcome::Unanswered).copied().unwrap_or(0);
-        self.now(Outcome::Unanswered) <= counted
-    }
-
-    fn now(&self, outcome: Outcome) -> u64 {
-        self.edge.outcomes.get(&outcome).copied().unwrap_or(0)
-    }
-
     /// What was added to each outcome since the last look.
-    fn take_outcomes(&mut self, at: Timestamp) -> Vec<(Outcome, u64)> {
+    fn take_outcomes(&mut self) -> Vec<(Outcome, u64)> {
         let mut added = Vec::new();
-        for outcome in [Outcome::Answered, Outcome::Refused, Outcome::Unanswered, Outcome::Unknown]
-        {
-            let now = self.now(outcome);
-            let settled = if outcome == Outcome::Unanswered { self.settled(now, at) } else { now };
-            let before = self.outcomes.entry(outcome).or_default();
-            if settled > *before {
-                added.push((outcome, settled - *before));
-                *before = settled;
-            } else if outcome != Outcome::Unanswered && settled < *before {
-                // The ledger forgot the edge and saw it again.
-                added.push((outcome, settled));
-                *before = settled;
-            }
+        for (outcome, now) in &self.edge.outcomes {
+            let before = self.outcomes.entry(*outcome).or_default();
+            added.push((*outcome, added_since(*before, *now)));
+            *before = *now;
         }
         added.retain(|(_, amount)| *amount > 0);
         added
     }
 
-    /// As many attempts as were open both now and a while ago.
-    fn settled(&mut self, now: u64, at: Timestamp) -> u64 {
-        if at.0.saturating_sub(self.edge.last_seen.0) >= SETTLE_NANOS {
-            (self.open, self.open_at) = (now, at);
-            return now;
-        }
-        let settled = self.open.min(now);
-        if at.0.saturating_sub(self.open_at.0) >= SETTLE_NANOS {
-            (self.open, self.open_at) = (now, at);
-            return settled;
-        }
-        0
+    /// What was counted since the last look.
+    fn take_counts(&mut self) -> Counts {
+        let added = self.edge.counts.since(&self.counts);
+        self.counts = self.edge.counts;
+        added
     }
 
     /// Attempts that were not judged at the last look and are now.
@@ -184,16 +189,32 @@ impl Counted {
             return 0;
         }
         let now = self.edge.counts.attempts;
-        let added = if now < self.judged { now } else { now - self.judged };
+        let added = added_since(self.judged, now);
         self.judged = now;
         added
     }
+}
+
+/// What went back was forgotten by the ledger and seen again.
+fn added_since(before: u64, now: u64) -> u64 {
+    if now < before { now } else { now - before }
 }
 
 impl AttemptKey {
     fn of(key: &EdgeKey, outcome: Outcome) -> Self {
         Self { direction: key.direction, protocol: key.protocol, outcome, ends: Ends::of(key) }
     }
+}
+
+impl RefusalKey {
+    fn of(key: &EdgeKey, refusal: Refusal) -> Self {
+        Self { direction: key.direction, protocol: key.protocol, refusal, ends: Ends::of(key) }
+    }
+}
+
+/// Their time is known at the end that sent the SYN.
+fn has_handshakes(key: &EdgeKey) -> bool {
+    key.direction == Some(Direction::Egress) && key.protocol == Protocol::TCP.0
 }
 
 impl VerdictKey {

@@ -33,7 +33,7 @@ fn row(report: &Report, edge: &EdgeRow) -> Vec<String> {
         edge.protocol.clone(),
         words::direction(edge.direction).to_owned(),
         edge.counts.attempts.to_string(),
-        words::outcomes(&edge.outcomes),
+        words::outcomes(&edge.outcomes, edge.open),
     ];
     for set in &report.policy_sets {
         let decision = edge.verdicts.get(set).map(|verdict| words::decision(verdict.decision));

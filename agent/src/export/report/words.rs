@@ -5,21 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use parapet_core::flow::{Direction, Outcome, Protocol};
+use parapet_core::flow::{Direction, Outcome};
 use parapet_core::verdict::{
     Action, Decision, Delta, Effect, PolicyKind, Reason, RuleMatch, SideVerdict, Tier, Verdict,
 };
-
-/// `TCP`, `UDP`, `SCTP` or the number.
-#[must_use]
-pub fn protocol(number: u8) -> String {
-    match Protocol(number) {
-        Protocol::TCP => "TCP".to_owned(),
-        Protocol::UDP => "UDP".to_owned(),
-        Protocol::SCTP => "SCTP".to_owned(),
-        Protocol(other) => other.to_string(),
-    }
-}
 
 /// `egress`, `ingress`, or `unknown` if nothing told who began.
 #[must_use]
@@ -54,9 +43,9 @@ pub fn delta(delta: Delta) -> &'static str {
     }
 }
 
-/// `3 answered, 1 refused`; `none` if no attempt was seen.
+/// `3 answered, 1 refused, 1 open`; `none` if no attempt was seen.
 #[must_use]
-pub fn outcomes(outcomes: &BTreeMap<Outcome, u64>) -> String {
+pub fn outcomes(outcomes: &BTreeMap<Outcome, u64>, open: u64) -> String {
     let word = |outcome| match outcome {
         Outcome::Answered => "answered",
         Outcome::Refused => "refused",
@@ -65,8 +54,10 @@ pub fn outcomes(outcomes: &BTreeMap<Outcome, u64>) -> String {
     };
     let parts: Vec<String> = outcomes
         .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(outcome, count)| format!("{count} {}", word(*outcome)))
+        .map(|(outcome, count)| (*count, word(*outcome)))
+        .chain([(open, "open")])
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
         .collect();
     if parts.is_empty() { "none".to_owned() } else { parts.join(", ") }
 }
