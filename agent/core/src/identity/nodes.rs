@@ -292,6 +292,37 @@ mod tests {
     }
 
     #[test]
+    fn tunnels_and_the_first_of_a_range_are_forgotten_with_their_node() {
+        let addr = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let with_tunnel = |name: &str, tunnel: &str| {
+            let mut node = node(name, &["192.0.2.1"], &["10.0.0.0/24", "10.0.1.0/30", "fd00::/64"]);
+            let annotation = "projectcalico.org/IPv4VXLANTunnelAddr".to_owned();
+            node.metadata.annotations.insert(annotation, tunnel.to_owned());
+            node
+        };
+        let mut nodes = Nodes::default();
+        assert!(nodes.applied(&with_tunnel("b", "10.9.0.1")));
+        assert!(nodes.applied(&with_tunnel("a", "10.9.0.1/32")));
+        assert!(nodes.applied(&with_tunnel("b", "10.9.0.2")));
+        let tunnels = |nodes: &Nodes| {
+            ["10.9.0.1", "10.9.0.2"].map(|at| nodes.by_tunnel(addr(at)).map(ToString::to_string))
+        };
+        let name = |name: &str| Some(name.to_owned());
+        assert_eq!(tunnels(&nodes), [name("a"), name("b")]);
+        let firsts =
+            ["10.0.0.0", "10.0.0.1", "10.0.0.2", "10.0.1.1", "fd00::", "fd00::1", "fd00::2"];
+        let guessed = |nodes: &Nodes| {
+            firsts.map(|first| nodes.by_range(addr(first)).map_or("", |name| &**name).to_owned())
+        };
+        assert_eq!(guessed(&nodes), ["a", "a", "", "a", "a", "a", ""].map(str::to_owned));
+        assert!(nodes.deleted("a"));
+        assert_eq!(tunnels(&nodes), [None, name("b")]);
+        assert!(nodes.deleted("b"));
+        assert_eq!(guessed(&nodes), [""; 7].map(str::to_owned));
+        assert_eq!((nodes.by_tunnel.len(), nodes.ranges.len()), (0, 0));
+    }
+
+    #[test]
     fn what_two_nodes_have_stays_until_both_are_gone() {
         let addr = |text: &str| text.parse::<IpAddr>().expect("an address");
         let mut nodes = Nodes::default();
