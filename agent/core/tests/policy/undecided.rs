@@ -301,7 +301,7 @@ fn every_profile_names_a_source_for_each_of_its_choices() {
     use Profile::{Antrea, KubeNetworkPolicies, OvnKubernetes};
     for profile in [Common, Spec, Cilium, Calico, Aws, Antrea, OvnKubernetes, KubeNetworkPolicies] {
         let table = profile.table();
-        assert_eq!(table.len(), 8);
+        assert_eq!(table.len(), 9);
         for row in table {
             assert!(!row.source.is_empty() && !row.choice.is_empty(), "{profile:?} {row:?}");
         }
