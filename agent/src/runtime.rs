@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use parapet_core::engine::{Candidate, Engine, EngineConfig, Input};
@@ -25,6 +25,7 @@ use crate::export::status::{Health, SourceHealth};
 use crate::export::time::now;
 use crate::kernel::{KernelConfig, Sensor};
 use crate::manifests::Loaded;
+use crate::node::conntrack::Translator;
 use crate::node::{addresses, cgroups};
 
 mod sources;
@@ -80,6 +81,7 @@ struct Owner {
     published: Arc<Published>,
     dirty: bool,
     facts: NodeFacts,
+    translator: Translator,
     ticks: u64,
 }
 
@@ -174,8 +176,10 @@ impl Owner {
             published,
             dirty: true,
             facts: facts.clone(),
+            translator: Translator::new(Instant::now()),
             ticks: 0,
         };
+        owner.translator.set_own(&facts.addrs);
         owner.step(Input::Node(facts));
         owner
     }
@@ -202,6 +206,8 @@ impl Owner {
                 _ = publish.tick() => self.publish(),
             }
         }
+        let held = self.translator.release();
+        self.step(Input::Records(held));
         self.step(Input::Tick(now()));
         self.publish();
         self.published.count();
@@ -211,6 +217,7 @@ impl Owner {
         match message {
             Message::Records(records, tables) => {
                 self.health.kernel_tables = tables;
+                let records = self.translator.translate(records, Instant::now());
                 if !records.is_empty() {
                     self.step(Input::Records(records));
                 }
@@ -247,6 +254,7 @@ impl Owner {
             let facts = node_facts(&self.facts.name);
             if facts != self.facts {
                 self.facts = facts.clone();
+                self.translator.set_own(&facts.addrs);
                 self.step(Input::Node(facts));
             }
         }

@@ -111,6 +111,7 @@ fn seen(probe: &Probe<'_>) -> (FlowRecord, Resolved) {
         peer: target.addr.unwrap(),
         local_addr: None,
         local_port: None,
+        translation: parapet_core::identity::Translation::default(),
         service_port: port,
         protocol,
         direction: Some(Direction::Egress),
@@ -119,7 +120,16 @@ fn seen(probe: &Probe<'_>) -> (FlowRecord, Resolved) {
         counts: Counts { attempts: 1, answered: 1, ..Counts::default() },
     };
     let (source, target) = (source.clone(), target.clone());
-    (record, Resolved { source, target, port, loopback: false, cgroup: None, guessed: false })
+    let resolved = Resolved {
+        source,
+        target,
+        port,
+        loopback: false,
+        source_rewritten: None,
+        cgroup: None,
+        guessed: false,
+    };
+    (record, resolved)
 }
 
 fn resolved(cluster: &Cluster) -> (Selection, PolicySet) {

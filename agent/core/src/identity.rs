@@ -27,6 +27,7 @@ pub use self::owners::WORKLOADS_MAX;
 pub use self::pods::{PODS_MAX, TOMBSTONES_MAX};
 pub use self::resolve::Resolved;
 pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
+pub use self::translation::{AskedPort, DividedServices, Rewritten, SourceSeen, Translation};
 
 pub mod cgroup;
 mod controller;
@@ -41,6 +42,7 @@ mod resolve;
 mod service_facts;
 mod services;
 mod time;
+mod translation;
 
 /// Namespaces known at once. Further ones are refused and counted.
 pub const NAMESPACES_MAX: usize = 65_536;
@@ -59,6 +61,7 @@ pub struct Index {
     selection: Selection,
     namespaces_refused: u64,
     service_cache: HashMap<ServiceCacheKey, Arc<ServiceIdentity>>,
+    translations: translation::Translations,
     now: Timestamp,
 }
 

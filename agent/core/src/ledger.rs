@@ -363,6 +363,7 @@ fn key_of(record: &FlowRecord, resolved: &Resolved) -> EdgeKey {
         target_port: resolved.port,
         source,
         target,
+        source_rewritten: resolved.source_rewritten,
     }
 }
 

@@ -429,6 +429,7 @@ pub struct ServiceSpec {
     pub external_ips: Vec<String>,
     #[serde(default, rename = "type")]
     pub kind: String,
+    pub external_traffic_policy: Option<String>,
     #[serde(default)]
     pub selector: BTreeMap<String, String>,
     #[serde(default)]

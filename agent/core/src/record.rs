@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use crate::flow::{Direction, Protocol, Timestamp};
+use crate::identity::Translation;
 
 /// One fact from the kernel or from the node's cgroup tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct FlowRecord {
     pub local_addr: Option<IpAddr>,
     /// Our own port, if this is one connection to a Service port whose backends differ.
     pub local_port: Option<NonZeroU16>,
+    /// What connection tracking said of it.
+    pub translation: Translation,
     /// The responder's port; 0 if the direction is unknown or the protocol has no ports.
     pub service_port: u16,
     /// IP protocol.

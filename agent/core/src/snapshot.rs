@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::flow::{Direction, Outcome, Timestamp, Workload};
+use crate::identity::Rewritten;
 use crate::policy::Rejection;
 use crate::record::Counts;
 use crate::verdict::{Decision, Delta, Reason, Verdict};
@@ -105,6 +106,9 @@ pub struct EdgeKey {
     pub source: EdgeEnd,
     /// Who was asked.
     pub target: EdgeEnd,
+    /// The source is a node that put its own address before another's, and how that is known: what
+    /// the node itself sends is another edge.
+    pub source_rewritten: Option<Rewritten>,
 }
 
 /// One end of an edge.

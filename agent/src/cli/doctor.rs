@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Exit;
 use crate::kernel::{KernelConfig, Requirement, check};
-use crate::node::{addresses, cgroups};
+use crate::node::{addresses, cgroups, conntrack};
 
 /// What `parapet doctor` is asked.
 #[derive(Debug, clap::Args)]
@@ -66,6 +66,7 @@ fn look(args: &Args) -> Findings {
     }
     let mut requirements = check(&config);
     requirements.push(own_addresses());
+    requirements.push(conntrack::check());
     Findings { ok: requirements.iter().all(|one| one.ok || !one.required), requirements }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use parapet_core::engine::{DEFAULT_DENY, ENFORCED};
 use parapet_core::flow::{Direction, Outcome, Protocol, Timestamp, Workload};
+use parapet_core::identity::Rewritten;
 use parapet_core::record::Counts;
 use parapet_core::snapshot::{Edge, EdgeEnd, EndSide, RejectedPolicy, Snapshot};
 use parapet_core::verdict::{Delta, Verdict};
@@ -69,6 +70,9 @@ pub struct EdgeRow {
     pub source: EndRow,
     /// Who was asked.
     pub target: EndRow,
+    /// Absent, or how it is known that the source is a node that stands for somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_rewritten: Option<Rewritten>,
     /// Packets, bytes and attempts.
     pub counts: Counts,
     /// Attempts by how they ended; none of these ever goes down.
@@ -248,6 +252,7 @@ impl EdgeRow {
             target_port: edge.key.target_port,
             source: EndRow::of(&edge.key.source),
             target: EndRow::of(&edge.key.target),
+            source_rewritten: edge.key.source_rewritten,
             counts: edge.counts,
             outcomes: edge.outcomes.clone(),
             open: edge.open,

@@ -59,6 +59,7 @@ pub(super) fn edge(source: EdgeEnd, answered: u64, unanswered: u64) -> Edge {
         target_port: 8080,
         source,
         target: workload("shop", "api"),
+        source_rewritten: None,
     };
     Edge {
         key,

@@ -388,6 +388,7 @@ fn record(
         peer: address(slot.key.family, slot.key.peer_addr)?,
         local_addr: address(slot.key.family, slot.local_addr).filter(|own| !own.is_unspecified()),
         local_port: NonZeroU16::new(slot.key.local_port),
+        translation: parapet_core::identity::Translation::default(),
         service_port: slot.key.service_port,
         protocol: Protocol(slot.key.protocol),
         direction: match slot.key.direction {

@@ -107,6 +107,7 @@ fn flow(
         peer: peer.parse::<IpAddr>().expect("an address"),
         local_addr: None,
         local_port: None,
+        translation: crate::identity::Translation::default(),
         service_port: port,
         protocol: Protocol::TCP,
         direction,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::pods::Holder;
 use super::service_facts::{PortFacts, ServiceFacts};
 use super::services::Backends;
-use super::{Index, Place, ServiceCacheKey};
+use super::{Index, Place, Rewritten, ServiceCacheKey};
 use crate::flow::{Direction, End, Endpoint, Protocol, ServiceIdentity, Timestamp, UnknownEnd};
 use crate::policy::Labels;
 use crate::record::FlowRecord;
@@ -31,6 +31,8 @@ pub struct Resolved {
     pub cgroup: Option<Arc<str>>,
     /// The peer is a node only because nothing says that a pod has its address.
     pub guessed: bool,
+    /// The source is not who began, and how that is known.
+    pub source_rewritten: Option<Rewritten>,
 }
 
 impl Resolved {
@@ -72,9 +74,10 @@ impl Index {
             && !loopback
             && peer.addr.is_some_and(|addr| !self.is_node(addr));
         let loopback = loopback || same_pod(&local, &peer);
+        let source_rewritten = self.source_rewritten(record, &local, &peer);
         let cgroup = self.unit(record.cgroup_id);
         let (source, target) = if local_asks { (local, peer) } else { (peer, local) };
-        Resolved { source, target, port, loopback, cgroup, guessed }
+        Resolved { source, target, port, loopback, source_rewritten, cgroup, guessed }
     }
 
     /// The unit of a cgroup of the node's own.
@@ -106,11 +109,17 @@ impl Index {
 
     /// The peer and the target's port. A Service's address means the Service only to who asks it.
     fn peer_end(&mut self, record: &FlowRecord, addr: IpAddr, local_asks: bool) -> (End, u16) {
-        if local_asks && let Some(found) = self.service_end(record, addr) {
-            return found;
-        }
+        let (addr, port) = match record.translation.backend {
+            Some(backend) if local_asks => (backend.ip().to_canonical(), backend.port()),
+            _ => {
+                if local_asks && let Some(found) = self.service_end(record, addr) {
+                    return found;
+                }
+                (addr, record.service_port)
+            }
+        };
         let endpoint = self.holder_of(addr, (record.since, record.last_seen));
-        (End { addr: Some(addr), endpoint }, record.service_port)
+        (End { addr: Some(addr), endpoint }, port)
     }
 
     /// Who had an address all that time. What is known of pods comes before what is only likely.
@@ -268,6 +277,7 @@ impl Index {
     /// change.
     pub(super) fn forget_services(&mut self) {
         self.service_cache.clear();
+        self.translations.forget();
     }
 }
 

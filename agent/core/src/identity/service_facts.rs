@@ -29,6 +29,8 @@ pub(super) struct ServiceFacts {
     pub(super) addrs: Box<[IpAddr]>,
     pub(super) selector: Box<Labels>,
     pub(super) ports: Box<[PortFacts]>,
+    /// Reached from outside through any node, which may put its own address before the client's.
+    pub(super) hides_clients: bool,
 }
 
 /// A Service's port. One of a protocol nobody knows is none.
@@ -99,6 +101,7 @@ impl ServiceFacts {
                 .iter()
                 .filter_map(|port| PortFacts::of(port, on_nodes, interner))
                 .collect(),
+            hides_clients: hides_clients(service),
         }
     }
 
@@ -178,6 +181,13 @@ impl SlicePortFacts {
         let name = interner.text(port.name.as_deref().unwrap_or(""));
         Some(Self { name, protocol, port: port.port })
     }
+}
+
+fn hides_clients(service: &Service) -> bool {
+    let spec = &service.spec;
+    let is_outside =
+        matches!(&*spec.kind, "NodePort" | "LoadBalancer") || !spec.external_ips.is_empty();
+    is_outside && spec.external_traffic_policy.as_deref() != Some("Local")
 }
 
 fn read_addr(text: &str) -> Option<IpAddr> {

@@ -45,6 +45,7 @@ fn ask(index: &mut Index, peer: &str, at: u64) -> End {
         peer: peer.parse().expect("an address"),
         local_addr: None,
         local_port: None,
+        translation: crate::identity::Translation::default(),
         service_port: 80,
         protocol: Protocol::TCP,
         direction: Some(Direction::Egress),

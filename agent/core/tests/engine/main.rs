@@ -228,6 +228,7 @@ fn flows() -> Input {
             peer: peer.parse().unwrap(),
             local_addr: None,
             local_port: None,
+            translation: parapet_core::identity::Translation::default(),
             service_port: 80,
             protocol: Protocol::TCP,
             direction: Some(direction),
