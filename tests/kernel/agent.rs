@@ -13,7 +13,7 @@ use support::report::Report;
 use support::service::Port;
 use support::task::{Connect, Serve, Sockets, Task};
 
-const BOTH: [Family; 2] = [Family::V4, Family::V6];
+pub(crate) const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
 pub(crate) fn new_node() -> Node {
     Node::start(&Program::at(env!("CARGO_BIN_EXE_parapet-traffic"))).unwrap()
@@ -26,7 +26,7 @@ pub(crate) fn binary() -> PathBuf {
 }
 
 /// The report once all of these edges ended so and nothing waits; asserts that, and no loss.
-fn expect(agent: &Agent, expected: &[(&str, &[(&str, u64)])]) -> Report {
+pub(crate) fn expect(agent: &Agent, expected: &[(&str, &[(&str, u64)])]) -> Report {
     let holds = |report: &Report| {
         report.pending == 0 && expected.iter().all(|(edge, ended)| report.ended(edge) == *ended)
     };

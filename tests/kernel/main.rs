@@ -14,3 +14,4 @@ mod demo;
 mod node;
 mod prometheus;
 mod sensor;
+mod services;

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cgroup;
 use crate::http;
+use crate::namespace::Namespace;
 use crate::node::Node;
 use crate::object::NODE_NAME;
 use crate::report::Report;
@@ -28,6 +29,8 @@ pub struct Agent {
     child: Child,
     address: SocketAddr,
     log: PathBuf,
+    /// Where it is, if not where the tests are.
+    network: Option<Namespace>,
 }
 
 impl Agent {
@@ -36,8 +39,27 @@ impl Agent {
     /// # Errors
     /// If it ends before, or is not ready in time; its own words are quoted.
     pub fn start(binary: &Path, node: &Node, candidates: &[String]) -> anyhow::Result<Self> {
+        Self::start_at(None, binary, node, candidates)
+    }
+
+    /// The same in the node's own network, as an agent on the host network: only there it is told
+    /// the node's addresses and connections.
+    ///
+    /// # Errors
+    /// If it ends before, or is not ready in time; its own words are quoted.
+    pub fn start_on(binary: &Path, node: &Node, candidates: &[String]) -> anyhow::Result<Self> {
+        Self::start_at(Some(node.network().clone()), binary, node, candidates)
+    }
+
+    fn start_at(
+        network: Option<Namespace>,
+        binary: &Path,
+        node: &Node,
+        candidates: &[String],
+    ) -> anyhow::Result<Self> {
         // Given back before the agent takes it; nobody else asks for it in between.
-        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let free = || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?);
+        let address = at(network.as_ref(), free)?;
         let log = node.folder().join("agent.log");
         let mut command = Command::new(binary);
         command
@@ -50,13 +72,14 @@ impl Agent {
         for candidate in candidates {
             command.args(["--candidate", candidate]);
         }
-        let child = command
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(File::create(&log).with_context(|| log.display().to_string())?)
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut agent = Self { child, address, log };
+            .stderr(File::create(&log).with_context(|| log.display().to_string())?);
+        let spawn =
+            || command.spawn().with_context(|| format!("cannot start {}", binary.display()));
+        let child = at(network.as_ref(), spawn)?;
+        let mut agent = Self { child, address, log, network };
         // So that it ends with the node, whatever ends that.
         cgroup::join(&node.side_cgroup()?, agent.child.id())?;
         agent.wait_until_ready()?;
@@ -75,12 +98,20 @@ impl Agent {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// What it answers to a GET, asked from where it is.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub fn get(&self, path: &str) -> anyhow::Result<http::Answer> {
+        at(self.network.as_ref(), || http::get(self.address, path))
+    }
+
     /// Its report, now.
     ///
     /// # Errors
     /// If it does not answer with one.
     pub fn report(&self) -> anyhow::Result<Report> {
-        let answer = http::get(self.address, "/report")?;
+        let answer = self.get("/report")?;
         serde_json::from_str(&answer.body)
             .with_context(|| format!("/report answered {}: {}", answer.head, answer.body))
     }
@@ -123,7 +154,7 @@ impl Agent {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the agent ended with {status}: {}", self.log());
             }
-            if http::get(self.address, "/readyz").is_ok_and(|answer| answer.status == 200) {
+            if self.get("/readyz").is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
             }
             if since.elapsed() > PATIENCE {
@@ -131,6 +162,17 @@ impl Agent {
             }
             thread::sleep(Duration::from_millis(20));
         }
+    }
+}
+
+/// Does this in a network, or here.
+fn at<T: Send>(
+    network: Option<&Namespace>,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    match network {
+        Some(network) => network.within(work),
+        None => work(),
     }
 }
 

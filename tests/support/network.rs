@@ -154,6 +154,16 @@ pub fn add_outside(outside: &Namespace, address: IpAddr) -> anyhow::Result<()> {
     outside.within(|| tool::ip(&line)).map(drop)
 }
 
+/// Leads outside addresses that are nobody's to the node, as a load balancer does.
+///
+/// # Errors
+/// If `ip` fails.
+pub fn lead_to_node(outside: &Namespace, addresses: &Addresses) -> anyhow::Result<()> {
+    let route = |family| format!("route add {} via {}\n", addresses.of(family), NODE.of(family));
+    let lines = route(Family::V4) + &route(Family::V6);
+    outside.within(|| tool::ip_batch(&lines)).map(drop)
+}
+
 /// Hangs a pod on the bridge. The wire's number must be new, the addresses may have been used.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use crate::network::{self, Addresses};
 use crate::object::{Manifests, uuid};
 use crate::pod::{Owner, Pod, PodSpec};
 use crate::process::{Process, Program};
-use crate::service::{self, Port, Service};
+use crate::service::{self, Backend, Kind, Port, Service};
 use crate::task::{Order, Place, Task};
 use crate::{cgroup, namespace, tool};
 
@@ -34,7 +34,7 @@ pub struct Node {
     cgroup_root: PathBuf,
     manifests: Manifests,
     namespaces: BTreeSet<String>,
-    services: Vec<(Service, Vec<Pod>)>,
+    services: Vec<(Service, Vec<Backend>)>,
     pods_made: u16,
     last_host: u8,
     // Last, so that everything else is closed when it cleans up.
@@ -216,20 +216,58 @@ impl Node {
         ports: Vec<Port>,
         backends: &[&Pod],
     ) -> anyhow::Result<Service> {
+        let backends: Vec<_> = backends.iter().map(|pod| Backend::new(pod)).collect();
+        self.service_of(namespace, name, ports, (Kind::ClusterIp, false), &backends)
+    }
+
+    /// Makes a Service of any kind; `true` if it keeps the addresses of outside clients
+    /// (`externalTrafficPolicy: Local`).
+    ///
+    /// # Errors
+    /// If the rules, routes or manifests cannot be written.
+    pub fn service_of(
+        &mut self,
+        namespace: &str,
+        name: &str,
+        ports: Vec<Port>,
+        (kind, keeps_clients): (Kind, bool),
+        backends: &[Backend],
+    ) -> anyhow::Result<Service> {
         let number = u8::try_from(self.services.len()).context("no Service addresses left")?;
         let service = Service {
             namespace: namespace.to_string(),
             name: name.to_string(),
             addresses: Addresses::of_service(number + FIRST_SERVICE),
             ports,
+            kind,
+            keeps_clients,
             number,
         };
-        let backends: Vec<Pod> = backends.iter().map(|&pod| pod.clone()).collect();
-        self.manifests.service(&service, &backends)?;
-        self.services.push((service.clone(), backends));
+        if let Kind::LoadBalancer(addresses) | Kind::ExternalIps(addresses) = kind {
+            network::lead_to_node(&self.outside, &addresses)?;
+        }
+        self.manifests.service(&service, backends)?;
+        self.services.push((service.clone(), backends.to_vec()));
         let rules = service::rules(&self.services);
         self.network.within(|| tool::nft(&rules))?;
         Ok(service)
+    }
+
+    /// The node's own network namespace.
+    #[must_use]
+    pub fn network(&self) -> &Namespace {
+        &self.network
+    }
+
+    /// Starts a process of the node itself: in its network, in a cgroup that is no pod's.
+    ///
+    /// # Errors
+    /// If it cannot start.
+    pub fn spawn_on_node(&self, task: &Task) -> anyhow::Result<Process> {
+        let cgroup = self.cgroup_root.join("system.slice/node.service");
+        cgroup::create(&cgroup)?;
+        let place = Place { cgroup: Some(cgroup), namespace: self.network.path().to_owned() };
+        Process::start(&self.program, &Order { place: Some(place), task: task.clone() })
     }
 
     /// Gives the world outside of the cluster one more address.

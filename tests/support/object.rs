@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::network::{Family, NODE, POD_RANGES};
 use crate::pod::{Owner, Pod, PodSpec};
-use crate::service::Service;
+use crate::service::{Backend, Kind, Service};
 
 /// The name of the one node.
 pub const NODE_NAME: &str = "node-1";
@@ -141,44 +141,39 @@ impl Manifests {
         }
     }
 
-    /// Writes a Service and an EndpointSlice of each family.
+    /// Writes a Service and its EndpointSlices: one of each family for each target port, as a named
+    /// target port makes them.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn service(&self, service: &Service, backends: &[Pod]) -> anyhow::Result<()> {
+    pub fn service(&self, service: &Service, backends: &[Backend]) -> anyhow::Result<()> {
         let Service { namespace, name, .. } = service;
-        let ports: Vec<Value> = service
-            .ports
-            .iter()
-            .map(|port| {
-                json!({"name": port.name, "protocol": port.protocol, "port": port.port,
-                    "targetPort": port.target_port})
-            })
-            .collect();
-        let object = json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {"name": name, "namespace": namespace, "uid": uuid()?},
-            "spec": {
-                "type": "ClusterIP", "clusterIP": service.addresses.v4.to_string(),
-                "clusterIPs": service.addresses.both().map(|ip| ip.to_string()),
-                "selector": {"app": name}, "ports": ports,
-            },
-        });
-        self.write(&["service", namespace, name], &object)?;
+        self.write(&["service", namespace, name], &service_object(service)?)?;
+        let mut targets: Vec<_> = backends.iter().map(|backend| backend.target_port).collect();
+        targets.sort_unstable();
+        targets.dedup();
+        if targets.is_empty() {
+            targets.push(None);
+        }
         for (family, kind) in [(Family::V4, "IPv4"), (Family::V6, "IPv6")] {
-            let slice = format!("{name}-{}", kind.to_lowercase());
-            let object = json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {
-                    "name": slice, "namespace": namespace, "uid": uuid()?,
-                    "labels": {"kubernetes.io/service-name": name},
-                },
-                "addressType": kind,
-                "endpoints": backends.iter().map(|pod| endpoint(pod, family)).collect::<Vec<_>>(),
-                "ports": service.ports.iter().map(|port| json!({"name": port.name,
-                    "protocol": port.protocol, "port": port.target_port})).collect::<Vec<_>>(),
-            });
-            self.write(&["endpointslice", namespace, &slice], &object)?;
+            for target in &targets {
+                let number = target.map(|port| format!("-{port}")).unwrap_or_default();
+                let slice = format!("{name}-{}{number}", kind.to_lowercase());
+                let here = backends.iter().filter(|backend| backend.target_port == *target);
+                let object = json!({
+                    "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                    "metadata": {
+                        "name": slice, "namespace": namespace, "uid": uuid()?,
+                        "labels": {"kubernetes.io/service-name": name},
+                    },
+                    "addressType": kind,
+                    "endpoints": here.map(|one| endpoint(&one.pod, family)).collect::<Vec<_>>(),
+                    "ports": service.ports.iter().map(|port| json!({"name": port.name,
+                        "protocol": port.protocol, "port": target.unwrap_or(port.target_port)}))
+                        .collect::<Vec<_>>(),
+                });
+                self.write(&["endpointslice", namespace, &slice], &object)?;
+            }
         }
         Ok(())
     }
@@ -244,6 +239,50 @@ impl Manifests {
         fs::write(&draft, text).with_context(shown)?;
         fs::rename(&draft, &path).with_context(shown)
     }
+}
+
+fn service_object(service: &Service) -> anyhow::Result<Value> {
+    let ports = service.ports.iter().map(|port| {
+        let mut object = json!({"name": port.name, "protocol": port.protocol, "port": port.port,
+            "targetPort": port.target_port});
+        if let Some(node_port) = port.node_port {
+            object["nodePort"] = node_port.into();
+        }
+        object
+    });
+    let addresses = service.addresses.both().map(|ip| ip.to_string()).to_vec();
+    let addresses = match service.kind {
+        Kind::Headless => vec!["None".to_string()],
+        _ => addresses,
+    };
+    let kind = match service.kind {
+        Kind::ClusterIp | Kind::Headless | Kind::ExternalIps(_) => "ClusterIP",
+        Kind::NodePort => "NodePort",
+        Kind::LoadBalancer(_) => "LoadBalancer",
+    };
+    let mut object = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": service.name, "namespace": service.namespace, "uid": uuid()?},
+        "spec": {
+            "type": kind, "clusterIP": addresses[0], "clusterIPs": addresses,
+            "selector": {"app": service.name}, "ports": ports.collect::<Vec<_>>(),
+        },
+    });
+    match service.kind {
+        Kind::LoadBalancer(outside) => {
+            let ingress = outside.both().map(|ip| json!({"ip": ip.to_string()}));
+            object["status"]["loadBalancer"]["ingress"] = json!(ingress);
+        }
+        Kind::ExternalIps(outside) => {
+            object["spec"]["externalIPs"] = json!(outside.both().map(|ip| ip.to_string()));
+        }
+        Kind::ClusterIp | Kind::Headless | Kind::NodePort => {}
+    }
+    if !matches!(service.kind, Kind::ClusterIp | Kind::Headless) {
+        let policy = if service.keeps_clients { "Local" } else { "Cluster" };
+        object["spec"]["externalTrafficPolicy"] = policy.into();
+    }
+    Ok(object)
 }
 
 fn endpoint(pod: &Pod, family: Family) -> Value {

@@ -28,6 +28,8 @@ pub struct Edge {
     pub target_port: u16,
     pub source: End,
     pub target: End,
+    /// Absent unless the source is not who began.
+    pub source_rewritten: Option<String>,
     pub counts: EdgeCounts,
     pub outcomes: BTreeMap<String, u64>,
     pub verdicts: BTreeMap<String, Verdict>,
@@ -102,12 +104,16 @@ impl End {
 }
 
 impl Edge {
-    /// `egress a/b -> c/d TCP/80`: what makes it different from every other edge.
+    /// `egress a/b -> c/d TCP/80`, with ` (rewritten: WORD)` where that is so: what makes it
+    /// different from every other edge.
     #[must_use]
     pub fn shown(&self) -> String {
         let direction = self.direction.as_deref().unwrap_or("unknown");
         let (source, target) = (self.source.shown(), self.target.shown());
-        format!("{direction} {source} -> {target} {}/{}", self.protocol, self.target_port)
+        let rewritten = self.source_rewritten.as_ref();
+        let rewritten = rewritten.map(|how| format!(" (rewritten: {how})")).unwrap_or_default();
+        let port = self.target_port;
+        format!("{direction} {source} -> {target} {}/{port}{rewritten}", self.protocol)
     }
 
     /// How its attempts ended, without the words nobody used.

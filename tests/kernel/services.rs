@@ -1,0 +1,346 @@
+//! Services and rewritten addresses on the simulated node, with the agent on the host network: who
+//! was really asked, and who really began.
+//!
+//! In: every kind of Service, asked by pods, by the node and from outside. Out: nothing but
+//! assertions, on numbers the generators know.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::time::Instant;
+
+use parapet::node::conntrack::{Conntrack, Translator, Tuple};
+use parapet_core::flow::{Direction, Protocol, Timestamp};
+use parapet_core::identity::{SourceSeen, Translation};
+use parapet_core::record::{Counts, FlowRecord, Record};
+use support::agent::Agent;
+use support::network::{Addresses, Family, GATEWAY, NODE};
+use support::node::Node;
+use support::pod::{Pod, PodSpec};
+use support::process::Process;
+use support::service::{Backend, Kind, Port};
+use support::task::Task;
+
+use crate::agent::{BOTH, binary, expect, new_node};
+
+/// Outside addresses that a load balancer leads to the node.
+const BALANCER: Addresses = Addresses {
+    v4: Ipv4Addr::new(203, 0, 113, 10),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 0xba1, 0, 0, 0, 0, 10),
+};
+
+fn web() -> Vec<Port> {
+    vec![Port::new("http", "TCP", 80, 8080)]
+}
+
+/// A pod that serves this TCP port.
+fn server(node: &mut Node, name: &str, port: u16) -> (Pod, Process) {
+    let pod = node.pod(&PodSpec::new("b", name)).unwrap();
+    let serving = pod.spawn(&Task::serve_tcp(&[port])).unwrap();
+    (pod, serving)
+}
+
+fn from_outside(node: &Node, target: SocketAddr, count: u64) {
+    let counts = node.spawn_outside(&Task::connect(target, count)).unwrap().finish().unwrap();
+    assert_eq!((counts.attempts, counts.answered), (count, count), "{target}");
+}
+
+fn from_node(node: &Node, target: SocketAddr, count: u64) {
+    let counts = node.spawn_on_node(&Task::connect(target, count)).unwrap().finish().unwrap();
+    assert_eq!((counts.attempts, counts.answered), (count, count), "{target}");
+}
+
+fn from_pod(pod: &Pod, target: SocketAddr, count: u64) {
+    let counts = pod.run(&Task::connect(target, count)).unwrap();
+    assert_eq!((counts.attempts, counts.answered), (count, count), "{target}");
+}
+
+#[test]
+fn each_connection_to_a_divided_service_is_its_own_backends() {
+    let mut node = new_node();
+    let client = node.pod(&PodSpec::new("a", "client")).unwrap();
+    let (blue, _blue) = server(&mut node, "blue", 8080);
+    let (green, _green) = server(&mut node, "green", 9090);
+    let backends = [Backend::new(&blue), Backend::at(&green, 9090)];
+    let service = node.service_of("b", "web", web(), (Kind::ClusterIp, false), &backends).unwrap();
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    for (family, count) in [(Family::V4, 6), (Family::V6, 4)] {
+        from_pod(&client, service.at(family, 80), count);
+        from_node(&node, service.at(family, 80), 2);
+    }
+    expect(
+        &agent,
+        &[
+            ("egress a/client -> b/blue TCP/8080", &[("answered", 5)]),
+            ("egress a/client -> b/green TCP/9090", &[("answered", 5)]),
+            ("ingress a/client -> b/blue TCP/8080", &[("answered", 5)]),
+            ("ingress a/client -> b/green TCP/9090", &[("answered", 5)]),
+            ("egress node-1 -> b/blue TCP/8080", &[("answered", 2)]),
+            ("egress node-1 -> b/green TCP/9090", &[("answered", 2)]),
+        ],
+    );
+}
+
+#[test]
+fn connection_tracking_knows_the_backend_of_each_connection_and_whose_source_it_rewrote() {
+    let mut node = new_node();
+    let (blue, _blue) = server(&mut node, "blue", 8080);
+    let (green, _green) = server(&mut node, "green", 9090);
+    let backends = [Backend::new(&blue), Backend::at(&green, 9090)];
+    let ports = vec![Port::new("http", "TCP", 80, 8080).on_nodes(30_080)];
+    let kind = (Kind::NodePort, false);
+    let service = node.service_of("b", "web", ports, kind, &backends).unwrap();
+    for family in BOTH {
+        let asked = service.at(family, 80);
+        let connect = || Ok((TcpStream::connect(asked)?, Conntrack::open()?));
+        let expected = [blue.at(family, 8080), green.at(family, 9090)];
+        let mut connections = Vec::new();
+        for turn in 0..4 {
+            let (stream, mut table) = node.network().within(connect).unwrap();
+            let source = stream.local_addr().unwrap();
+            let tuple = Tuple { protocol: Protocol::TCP, source, target: asked };
+            let entry = table.entry(&tuple).unwrap().unwrap();
+            assert_eq!((entry.original, entry.reply.source), (tuple, expected[turn % 2]));
+            let other = Tuple { target: (asked.ip(), 81).into(), ..tuple };
+            assert_eq!(table.entry(&other), Ok(None));
+            connections.push((stream, tuple));
+        }
+        // Two from outside by the node's port: one for each backend, in the node's name.
+        from_outside(&node, (NODE.of(family), 30_080).into(), 2);
+        let mut translator = node.network().within(|| Ok(Translator::new(Instant::now()))).unwrap();
+        translator.set_own(&[NODE.of(family), GATEWAY.of(family)]);
+        let (stream, tuple) = &connections[1];
+        let records = vec![
+            record(Direction::Egress, tuple.source, tuple.target, true),
+            record(
+                Direction::Ingress,
+                blue.at(family, 8080),
+                (GATEWAY.of(family), 0).into(),
+                false,
+            ),
+            record(
+                Direction::Ingress,
+                blue.at(family, 8081),
+                (GATEWAY.of(family), 0).into(),
+                false,
+            ),
+        ];
+        let said: Vec<_> = translator
+            .translate(records, Instant::now())
+            .into_iter()
+            .map(|record| match record {
+                Record::Flow(flow) => flow.translation,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let source = |source| Translation { source, ..Translation::default() };
+        let led = Translation { backend: Some(expected[1]), ..Translation::default() };
+        assert_eq!(said, [led, source(SourceSeen::Rewritten), source(SourceSeen::Kept)]);
+        assert_eq!(translator.held(), 0);
+        drop(stream.try_clone());
+    }
+}
+
+fn record(direction: Direction, local: SocketAddr, peer: SocketAddr, own: bool) -> Record {
+    Record::Flow(FlowRecord {
+        cgroup_id: 1,
+        peer: peer.ip(),
+        local_addr: Some(local.ip()),
+        local_port: own.then(|| local.port().try_into().unwrap()),
+        translation: Translation::default(),
+        service_port: if own { peer.port() } else { local.port() },
+        protocol: Protocol::TCP,
+        direction: Some(direction),
+        since: Timestamp(1),
+        last_seen: Timestamp(1),
+        counts: Counts { attempts: 1, answered: 1, ..Counts::default() },
+    })
+}
+
+#[test]
+fn outside_traffic_in_the_nodes_name_is_told_from_the_nodes_own() {
+    let mut node = new_node();
+    let (web_pod, _web) = server(&mut node, "web", 8080);
+    let (kept_pod, _kept) = server(&mut node, "kept", 8080);
+    let (probed, _probed) = server(&mut node, "probed", 8080);
+    let on = |port| vec![Port::new("http", "TCP", 80, 8080).on_nodes(port)];
+    let service = |node: &mut Node, pod: &Pod, port, keeps| {
+        let backends = [Backend::new(pod)];
+        node.service_of("b", &pod.labels["app"], on(port), (Kind::NodePort, keeps), &backends)
+            .unwrap();
+    };
+    service(&mut node, &web_pod, 30_080, false);
+    service(&mut node, &kept_pod, 30_081, true);
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    for (family, count) in [(Family::V4, 3), (Family::V6, 2)] {
+        from_outside(&node, (NODE.of(family), 30_080).into(), count);
+        from_outside(&node, (NODE.of(family), 30_081).into(), count);
+        // As kubelet probes.
+        from_node(&node, probed.at(family, 8080), count);
+    }
+    let report = expect(
+        &agent,
+        &[
+            ("ingress node-1 -> b/web TCP/8080 (rewritten: conntrack)", &[("answered", 5)]),
+            ("ingress 192.168.77.1 -> b/kept TCP/8080", &[("answered", 3)]),
+            ("ingress fd00:192:168:77::1 -> b/kept TCP/8080", &[("answered", 2)]),
+            ("ingress node-1 -> b/probed TCP/8080", &[("answered", 5)]),
+            ("egress node-1 -> b/probed TCP/8080", &[("answered", 5)]),
+        ],
+    );
+    assert_eq!(report.edges.len(), 5);
+}
+
+#[test]
+fn what_comes_from_another_node_may_be_rewritten_where_any_node_takes_outside_traffic() {
+    let mut node = new_node();
+    let (web_pod, _web) = server(&mut node, "web", 8080);
+    let (kept_pod, _kept) = server(&mut node, "kept", 8080);
+    let (plain, _plain) = server(&mut node, "plain", 8080);
+    for (pod, keeps) in [(&web_pod, false), (&kept_pod, true)] {
+        let kind = (Kind::LoadBalancer(if keeps { SECOND_BALANCER } else { BALANCER }), keeps);
+        let backends = [Backend::new(pod)];
+        node.service_of("b", &pod.labels["app"], web(), kind, &backends).unwrap();
+    }
+    std::fs::write(node.manifests().join("node_2.yaml"), NODE_2).unwrap();
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    for family in BOTH {
+        for pod in [&web_pod, &kept_pod, &plain] {
+            from_outside(&node, pod.at(family, 8080), 2);
+        }
+    }
+    expect(
+        &agent,
+        &[
+            ("ingress node-2 -> b/web TCP/8080 (rewritten: possible)", &[("answered", 4)]),
+            ("ingress node-2 -> b/kept TCP/8080", &[("answered", 4)]),
+            ("ingress node-2 -> b/plain TCP/8080", &[("answered", 4)]),
+        ],
+    );
+}
+
+const SECOND_BALANCER: Addresses = Addresses {
+    v4: Ipv4Addr::new(203, 0, 113, 11),
+    v6: Ipv6Addr::new(0x2001, 0xdb8, 0xba1, 0, 0, 0, 0, 11),
+};
+
+/// The next hop outside, as if it were a node.
+const NODE_2: &str = "apiVersion: v1
+kind: Node
+metadata: {name: node-2, uid: 22222222-2222-4222-8222-222222222222}
+status:
+  addresses:
+  - {type: InternalIP, address: 192.168.77.1}
+  - {type: InternalIP, address: 'fd00:192:168:77::1'}
+";
+
+#[test]
+fn a_pod_that_reaches_itself_through_its_service_is_loopback_and_a_rewritten_source() {
+    let mut node = new_node();
+    let (web_pod, _web) = server(&mut node, "web", 8080);
+    let service = node.service("b", "web", web(), &[&web_pod]).unwrap();
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    for (family, count) in [(Family::V4, 3), (Family::V6, 2)] {
+        from_pod(&web_pod, service.at(family, 80), count);
+    }
+    let report = expect(
+        &agent,
+        &[
+            ("egress b/web -> loopback TCP/8080", &[("answered", 5)]),
+            ("ingress node-1 -> b/web TCP/8080 (rewritten: conntrack)", &[("answered", 5)]),
+        ],
+    );
+    assert_eq!(report.edges.len(), 2);
+    let verdict = &report.edge("egress b/web -> loopback TCP/8080").unwrap().verdicts["enforced"];
+    assert_eq!((&*verdict.decision, &*verdict.egress.reason), ("exempt", "loopback"));
+}
+
+#[test]
+fn a_pod_that_gets_itself_of_two_backends_is_loopback_then_and_only_then() {
+    let mut node = new_node();
+    let (blue, _blue) = server(&mut node, "blue", 8080);
+    let (green, _green) = server(&mut node, "green", 9090);
+    let backends = [Backend::new(&blue), Backend::at(&green, 9090)];
+    let service = node.service_of("b", "web", web(), (Kind::ClusterIp, false), &backends).unwrap();
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    for family in BOTH {
+        from_pod(&blue, service.at(family, 80), 4);
+    }
+    expect(
+        &agent,
+        &[
+            ("egress b/blue -> loopback TCP/8080", &[("answered", 4)]),
+            ("ingress node-1 -> b/blue TCP/8080 (rewritten: conntrack)", &[("answered", 4)]),
+            ("egress b/blue -> b/green TCP/9090", &[("answered", 4)]),
+            ("ingress b/blue -> b/green TCP/9090", &[("answered", 4)]),
+        ],
+    );
+}
+
+#[test]
+fn the_node_and_its_pods_reach_backends_by_every_kind_of_address() {
+    let mut node = new_node();
+    let client = node.pod(&PodSpec::new("a", "client")).unwrap();
+    let kinds = [
+        ("cluster", Kind::ClusterIp),
+        ("external", Kind::ExternalIps(BALANCER)),
+        ("balanced", Kind::LoadBalancer(SECOND_BALANCER)),
+        ("ported", Kind::NodePort),
+    ];
+    let mut all = Vec::new();
+    for (name, kind) in kinds {
+        let (pod, serving) = server(&mut node, name, 8080);
+        let mut ports = web();
+        if kind == Kind::NodePort {
+            ports = vec![Port::new("http", "TCP", 80, 8080).on_nodes(30_080)];
+        }
+        let backends = [Backend::new(&pod)];
+        let service = node.service_of("b", name, ports, (kind, false), &backends).unwrap();
+        all.push((service, pod, serving));
+    }
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    for family in BOTH {
+        for (service, ..) in &all {
+            let asked = match service.kind {
+                Kind::ClusterIp | Kind::Headless => service.at(family, 80),
+                Kind::NodePort => (NODE.of(family), 30_080).into(),
+                Kind::LoadBalancer(addresses) | Kind::ExternalIps(addresses) => {
+                    (addresses.of(family), 80).into()
+                }
+            };
+            from_pod(&client, asked, 3);
+            from_node(&node, asked, 2);
+        }
+    }
+    let mut expected = Vec::new();
+    for (name, _) in kinds {
+        expected.push((format!("egress a/client -> b/{name} TCP/8080"), [("answered", 6)]));
+        expected.push((format!("egress node-1 -> b/{name} TCP/8080"), [("answered", 4)]));
+    }
+    let expected: Vec<(&str, &[(&str, u64)])> =
+        expected.iter().map(|(edge, ended)| (&**edge, &ended[..])).collect();
+    expect(&agent, &expected);
+}
+
+#[test]
+fn a_headless_service_is_its_pods() {
+    let mut node = new_node();
+    let client = node.pod(&PodSpec::new("a", "client")).unwrap();
+    let (blue, _blue) = server(&mut node, "blue", 8080);
+    let (green, _green) = server(&mut node, "green", 8080);
+    let backends = [Backend::new(&blue), Backend::new(&green)];
+    node.service_of("b", "web", web(), (Kind::Headless, false), &backends).unwrap();
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    for family in BOTH {
+        from_pod(&client, blue.at(family, 8080), 2);
+        from_pod(&client, green.at(family, 8080), 3);
+    }
+    let report = expect(
+        &agent,
+        &[
+            ("egress a/client -> b/blue TCP/8080", &[("answered", 4)]),
+            ("egress a/client -> b/green TCP/8080", &[("answered", 6)]),
+            ("ingress a/client -> b/blue TCP/8080", &[("answered", 4)]),
+            ("ingress a/client -> b/green TCP/8080", &[("answered", 6)]),
+        ],
+    );
+    assert_eq!(report.edges.len(), 4);
+}
