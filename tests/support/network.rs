@@ -164,7 +164,8 @@ pub fn lead_to_node(outside: &Namespace, addresses: &Addresses) -> anyhow::Resul
     outside.within(|| tool::ip_batch(&lines)).map(drop)
 }
 
-/// Hangs a pod on the bridge. The wire's number must be new, the addresses may have been used.
+/// Hangs a pod on the bridge, which leads it back to itself if that is asked for (as CNI plugins set
+/// it, for pods behind their own Service). The wire's number must be new, the addresses may have been used.
 ///
 /// # Errors
 /// If `ip` fails.
@@ -181,6 +182,7 @@ pub fn wire_pod(
             "link add v{wire} type veth peer name eth0 address {mac} netns {}\n\
              link set v{wire} addrgenmode none\n\
              link set v{wire} master br0\n\
+             link set v{wire} type bridge_slave hairpin on\n\
              link set v{wire} up\n\
              neigh replace {} lladdr {mac} dev br0 nud permanent\n\
              neigh replace {} lladdr {mac} dev br0 nud permanent\n",
