@@ -196,3 +196,177 @@ fn is_same(a: &End, b: &End) -> bool {
         _ => a.addr == b.addr,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::identity::NodeFacts;
+    use crate::object::{Change, Object};
+    use crate::record::Counts;
+
+    fn read<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).expect("the test's object is well-formed")
+    }
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn pod(name: &str, ip: &str) -> Object {
+        Object::Pod(Box::new(read(json!({
+            "metadata": {"namespace": "b", "name": name, "uid": name,
+                "labels": {"app": name.split('-').next()},
+                "ownerReferences": [{"kind": "StatefulSet", "name": name.split('-').next(),
+                    "controller": true}]},
+            "spec": {"containers": []},
+            "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+                "startTime": "1970-01-01T00:00:01Z"},
+        }))))
+    }
+
+    fn service(name: &str, ip: &str, more: Value) -> Object {
+        let mut spec = json!({"clusterIP": ip, "clusterIPs": [ip],
+            "ports": [{"name": "http", "port": 80, "targetPort": "http"}]});
+        for (key, value) in more.as_object().into_iter().flatten() {
+            spec[key] = value.clone();
+        }
+        let metadata = json!({"namespace": "b", "name": name});
+        Object::Service(read(json!({"metadata": metadata, "spec": spec})))
+    }
+
+    /// A slice of `service` named by its port.
+    fn slice(service: &str, port: u16, addrs: &[&str]) -> Object {
+        Object::EndpointSlice(read(json!({
+            "metadata": {"namespace": "b", "name": format!("{service}-{port}"),
+                "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "endpoints": addrs.iter().map(|ip| json!({"addresses": [ip]})).collect::<Vec<_>>(),
+            "ports": [{"name": "http", "protocol": "TCP", "port": port}],
+        })))
+    }
+
+    fn index(objects: Vec<Object>) -> Index {
+        let mut index = Index::default();
+        for object in objects {
+            index.apply(&Change::Applied(object), Timestamp(2_000_000_000));
+        }
+        let addrs = vec![addr("192.168.0.1")];
+        index.set_node(&NodeFacts { name: "here".to_owned(), addrs, ..NodeFacts::default() });
+        index
+    }
+
+    fn record(cgroup_id: u64, direction: Direction, peer: &str, port: u16) -> FlowRecord {
+        FlowRecord {
+            cgroup_id,
+            peer: addr(peer),
+            local_addr: None,
+            local_port: None,
+            translation: Translation::default(),
+            service_port: port,
+            protocol: Protocol::TCP,
+            direction: Some(direction),
+            since: Timestamp(2_000_000_000),
+            last_seen: Timestamp(2_000_000_000),
+            counts: Counts { attempts: 1, ..Counts::default() },
+        }
+    }
+
+    #[test]
+    fn a_service_is_divided_where_workloads_or_target_ports_differ() {
+        let mut index = index(vec![
+            pod("blue-0", "10.0.0.1"),
+            pod("blue-1", "10.0.0.2"),
+            pod("green-0", "10.0.0.3"),
+            service("alike", "10.96.0.1", json!({})),
+            slice("alike", 8080, &["10.0.0.1", "10.0.0.2"]),
+            service("workloads", "10.96.0.2", json!({"externalIPs": ["203.0.113.1"]})),
+            slice("workloads", 8080, &["10.0.0.1", "10.0.0.3"]),
+            service("ports", "10.96.0.3", json!({})),
+            slice("ports", 8080, &["10.0.0.1"]),
+            slice("ports", 9090, &["10.0.0.2"]),
+            service("one", "10.96.0.4", json!({})),
+            slice("one", 6443, &["192.168.0.9"]),
+            service("outside", "10.96.0.5", json!({})),
+            slice("outside", 6443, &["192.168.0.8", "192.168.0.9"]),
+            service("headless", "None", json!({})),
+            slice("headless", 8080, &["10.0.0.1", "10.0.0.3"]),
+        ]);
+        let ports = |index: &Index| {
+            let divided = index.divided_services();
+            assert_eq!(divided.refused, 0);
+            let shown = |asked: &AskedPort| format!("{}:{}", asked.addr, asked.port);
+            divided.ports.iter().map(shown).collect::<Vec<_>>()
+        };
+        let all = ["10.96.0.2:80", "10.96.0.3:80", "10.96.0.5:80", "203.0.113.1:80"];
+        assert_eq!(ports(&index), all);
+        let version = index.services_version();
+        let at = Timestamp(3_000_000_000);
+        index.apply(&Change::Applied(slice("ports", 9090, &[])), at);
+        assert_ne!(index.services_version(), version);
+        assert_eq!(ports(&index), ["10.96.0.2:80", "10.96.0.5:80", "203.0.113.1:80"]);
+    }
+
+    #[test]
+    fn a_connection_with_a_backend_is_the_backends_and_its_own_is_loopback() {
+        let mut index = index(vec![
+            pod("blue-0", "10.0.0.1"),
+            pod("green-0", "10.0.0.3"),
+            service("web", "10.96.0.2", json!({})),
+            slice("web", 8080, &["10.0.0.1", "10.0.0.3"]),
+        ]);
+        index.cgroup_created(7, "/kubepods/podblue-0/x");
+        let mut asked = record(7, Direction::Egress, "10.96.0.2", 80);
+        let to = |index: &mut Index, asked: &FlowRecord| {
+            let resolved = index.resolve(asked);
+            let name = match &resolved.target.endpoint {
+                Endpoint::Pod(pod) => pod.name.to_string(),
+                Endpoint::Service(service) => format!("service {}", service.name),
+                other => format!("{other:?}"),
+            };
+            (name, resolved.target.addr, resolved.port, resolved.loopback)
+        };
+        let web = ("service web".to_owned(), Some(addr("10.96.0.2")), 8080, false);
+        assert_eq!(to(&mut index, &asked), web);
+        asked.translation.backend = Some(([10, 0, 0, 3], 9090).into());
+        let green = ("green-0".to_owned(), Some(addr("10.0.0.3")), 9090, false);
+        assert_eq!(to(&mut index, &asked), green);
+        asked.translation.backend = Some(([10, 0, 0, 1], 8080).into());
+        let itself = ("blue-0".to_owned(), Some(addr("10.0.0.1")), 8080, true);
+        assert_eq!(to(&mut index, &asked), itself);
+    }
+
+    #[test]
+    fn a_source_is_rewritten_as_conntrack_says_or_possibly_behind_what_any_node_leads_to() {
+        let node_port = json!({"type": "NodePort"});
+        let local = json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local"});
+        let mut index = index(vec![
+            pod("blue-0", "10.0.0.1"),
+            pod("green-0", "10.0.0.3"),
+            service("any", "10.96.0.2", node_port),
+            slice("any", 8080, &["10.0.0.1"]),
+            service("local", "10.96.0.3", local),
+            slice("local", 8080, &["10.0.0.3"]),
+        ]);
+        index.cgroup_created(1, "/kubepods/podblue-0/x");
+        index.cgroup_created(3, "/kubepods/podgreen-0/x");
+        let mut said = |cgroup, direction, peer, port, source| {
+            let mut record = record(cgroup, direction, peer, port);
+            record.translation.source = source;
+            index.resolve(&record).source_rewritten
+        };
+        use Direction::{Egress, Ingress};
+        use SourceSeen::{Kept, NotAsked, Rewritten as Other};
+        let possible = Some(Rewritten::Possible);
+        assert_eq!(said(1, Ingress, "192.168.0.1", 8080, NotAsked), possible);
+        assert_eq!(said(1, Ingress, "192.168.0.1", 8080, Kept), None);
+        assert_eq!(said(1, Ingress, "192.168.0.1", 8080, Other), Some(Rewritten::Conntrack));
+        assert_eq!(said(3, Ingress, "192.168.0.1", 8080, Other), Some(Rewritten::Conntrack));
+        // Another port, a Service that keeps clients' addresses, no node, the other direction.
+        assert_eq!(said(1, Ingress, "192.168.0.1", 8081, NotAsked), None);
+        assert_eq!(said(3, Ingress, "192.168.0.1", 8080, NotAsked), None);
+        assert_eq!(said(1, Ingress, "198.51.100.7", 8080, NotAsked), None);
+        assert_eq!(said(1, Egress, "192.168.0.1", 8080, NotAsked), None);
+    }
+}
