@@ -27,7 +27,7 @@ pub use self::owners::WORKLOADS_MAX;
 pub use self::pods::{PODS_MAX, TOMBSTONES_MAX};
 pub use self::resolve::Resolved;
 pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
-pub use self::translation::{AskedPort, DividedServices, Rewritten, SourceSeen, Translation};
+pub use self::translation::{AskedPort, AskedPorts, Rewritten, SourceSeen, Translation};
 
 pub mod cgroup;
 mod controller;

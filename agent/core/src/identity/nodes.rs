@@ -179,6 +179,11 @@ impl Nodes {
         &self.own.name
     }
 
+    /// Every address of this node.
+    pub(super) fn own_addrs(&self) -> &[IpAddr] {
+        &self.own.addrs
+    }
+
     /// This node's address of a family: what the cluster says first, bridges and tunnels last.
     pub(super) fn own_addr(&self, ipv6: bool) -> Option<IpAddr> {
         let listed = self.by_name.get(&self.own.name).map_or(&[][..], |node| &node.addrs);

@@ -5,19 +5,19 @@
 //! look at each connection, and whether a source is somebody else. It asks nobody, and where
 //! nobody was asked it says no more than `possible`.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::Index;
-use super::service_facts::ServiceFacts;
+use super::service_facts::{PortFacts, ServiceFacts};
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Protocol, ServiceIdentity, Timestamp};
 use crate::record::FlowRecord;
 
 /// Service ports listed at once: what the kernel has room for.
-const DIVIDED_MAX: usize = parapet_common::SERVICES_MAX as usize;
+const ASKED_MAX: usize = parapet_common::SERVICES_MAX as usize;
 /// Answers remembered until an object changes.
 const REACHED_MAX: usize = 16_384;
 
@@ -55,17 +55,21 @@ pub enum Rewritten {
 
 /// A port of a Service, as a client asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[expect(missing_docs, reason = "the names say it")]
 pub struct AskedPort {
+    /// The Service's, or this node's own if the port is one of every node.
     pub addr: IpAddr,
+    /// Of the Service, or of every node.
     pub port: u16,
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
+    /// Its backends differ, so that only a connection's own tuple tells which it got.
+    pub is_divided: bool,
 }
 
-/// Service ports whose backends differ, so that only a connection's own tuple tells which it got.
+/// Every port of every Service that this node leads elsewhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DividedServices {
-    /// Sorted.
+pub struct AskedPorts {
+    /// Divided ones first.
     pub ports: Vec<AskedPort>,
     /// Those that found no room.
     pub refused: u64,
@@ -87,46 +91,56 @@ impl Translations {
 }
 
 impl Index {
-    /// A number that is another one whenever [`Index::divided_services`] may be.
+    /// A number that is another one whenever [`Index::asked_ports`] may be.
     #[must_use]
     pub fn services_version(&self) -> u64 {
         self.translations.version
     }
 
-    /// Every Service port that leads to backends of different workloads, or to different ports.
+    /// Every Service port that this node leads elsewhere, and which of them are divided: they lead
+    /// to backends of different workloads, or to different ports.
     #[must_use]
-    pub fn divided_services(&self) -> DividedServices {
-        let mut ports = BTreeSet::new();
-        let mut refused = 0;
+    pub fn asked_ports(&self) -> AskedPorts {
+        let mut known: BTreeMap<(IpAddr, u16, Protocol), bool> = BTreeMap::new();
         for service in self.services.all() {
-            for port in self.divided_ports(service) {
-                if ports.len() < DIVIDED_MAX {
-                    ports.insert(port);
-                } else if !ports.contains(&port) {
-                    refused += 1;
+            for port in &service.ports {
+                for ipv6 in [false, true] {
+                    let asked = self.asked_by(service, port, ipv6);
+                    if asked.is_empty() {
+                        continue;
+                    }
+                    let wanted = (Some(port), port.port);
+                    let is_divided = is_divided(&self.service_identity(service, wanted, NOW, ipv6));
+                    for (addr, number) in asked {
+                        // Of two Services with one port either may be meant.
+                        *known.entry((addr, number, port.protocol)).or_default() |= is_divided;
+                    }
                 }
             }
         }
-        DividedServices { ports: ports.into_iter().collect(), refused }
+        let mut ports: Vec<_> = known
+            .into_iter()
+            .map(|((addr, port, protocol), is_divided)| AskedPort {
+                addr,
+                port,
+                protocol,
+                is_divided,
+            })
+            .collect();
+        ports.sort_by_key(|port| !port.is_divided);
+        let refused = ports.len().saturating_sub(ASKED_MAX) as u64;
+        ports.truncate(ASKED_MAX);
+        AskedPorts { ports, refused }
     }
 
-    fn divided_ports(&self, service: &ServiceFacts) -> Vec<AskedPort> {
-        let mut asked = Vec::new();
-        for port in &service.ports {
-            for ipv6 in [false, true] {
-                let addrs = service.addrs.iter().filter(|addr| addr.is_ipv6() == ipv6);
-                let mut addrs = addrs.peekable();
-                if addrs.peek().is_none() {
-                    continue;
-                }
-                let identity = self.service_identity(service, (Some(port), port.port), NOW, ipv6);
-                if is_divided(&identity) {
-                    let (port, protocol) = (port.port, port.protocol);
-                    asked.extend(addrs.map(|&addr| AskedPort { addr, port, protocol }));
-                }
-            }
-        }
-        asked
+    /// Other nodes' ports are led elsewhere by those nodes.
+    fn asked_by(&self, service: &ServiceFacts, port: &PortFacts, ipv6: bool) -> Vec<(IpAddr, u16)> {
+        let of_family = |addr: &&IpAddr| addr.is_ipv6() == ipv6;
+        let own = service.addrs.iter().filter(of_family).map(|&addr| (addr, port.port));
+        let on_node = port.node_port.into_iter().flat_map(|number| {
+            self.nodes.own_addrs().iter().filter(of_family).map(move |&addr| (addr, number))
+        });
+        own.chain(on_node).collect()
     }
 
     /// Whether the source of a record is not who began.
@@ -292,20 +306,37 @@ mod tests {
             slice("outside", 6443, &["192.168.0.8", "192.168.0.9"]),
             service("headless", "None", json!({})),
             slice("headless", 8080, &["10.0.0.1", "10.0.0.3"]),
+            service(
+                "ported",
+                "10.96.0.6",
+                json!({"type": "NodePort",
+                "ports": [{"name": "http", "port": 80, "nodePort": 30_080}]}),
+            ),
+            slice("ported", 8080, &["10.0.0.1", "10.0.0.3"]),
         ]);
         let ports = |index: &Index| {
-            let divided = index.divided_services();
-            assert_eq!(divided.refused, 0);
+            let asked = index.asked_ports();
+            assert_eq!(asked.refused, 0);
+            let divided = asked.ports.iter().filter(|asked| asked.is_divided);
             let shown = |asked: &AskedPort| format!("{}:{}", asked.addr, asked.port);
-            divided.ports.iter().map(shown).collect::<Vec<_>>()
+            divided.map(shown).collect::<Vec<_>>()
         };
-        let all = ["10.96.0.2:80", "10.96.0.3:80", "10.96.0.5:80", "203.0.113.1:80"];
+        let all = [
+            "10.96.0.2:80",
+            "10.96.0.3:80",
+            "10.96.0.5:80",
+            "10.96.0.6:80",
+            "192.168.0.1:30080",
+            "203.0.113.1:80",
+        ];
         assert_eq!(ports(&index), all);
+        assert_eq!(index.asked_ports().ports.len(), all.len() + 2, "those that are not divided");
         let version = index.services_version();
         let at = Timestamp(3_000_000_000);
         index.apply(&Change::Applied(slice("ports", 9090, &[])), at);
         assert_ne!(index.services_version(), version);
-        assert_eq!(ports(&index), ["10.96.0.2:80", "10.96.0.5:80", "203.0.113.1:80"]);
+        let rest: Vec<_> = all.into_iter().filter(|port| *port != "10.96.0.3:80").collect();
+        assert_eq!(ports(&index), rest);
     }
 
     #[test]

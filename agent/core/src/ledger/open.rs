@@ -175,6 +175,7 @@ mod tests {
             peer: IpAddr::from([10, 0, 0, 1]),
             local_addr: None,
             local_port: None,
+            translation: crate::identity::Translation::default(),
             service_port: 80,
             protocol: Protocol::TCP,
             direction: Some(Direction::Egress),
