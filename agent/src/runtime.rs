@@ -28,6 +28,7 @@ use crate::manifests::Loaded;
 use crate::node::conntrack::Translator;
 use crate::node::{addresses, cgroups};
 
+mod services;
 mod sources;
 
 /// Batches between the sensor and the engine.
@@ -82,6 +83,7 @@ struct Owner {
     dirty: bool,
     facts: NodeFacts,
     translator: Translator,
+    services: services::Services,
     ticks: u64,
 }
 
@@ -98,7 +100,8 @@ pub async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
     let sensor = Sensor::load(&config.kernel)?;
-    let mut owner = Owner::new(&config, &sensor, Arc::clone(&published));
+    let (services, told) = services::Services::new();
+    let mut owner = Owner::new(&config, &sensor, services, Arc::clone(&published));
     // After the probes are attached, so that no cgroup is in neither; as of before that, because
     // these cgroups are older than any record.
     let existing = cgroups::existing(&config.kernel.cgroup_root, started);
@@ -108,7 +111,7 @@ pub async fn run(
     let (stop, stopped) = watch::channel(false);
     sources::watch(&config, &queue, &stopped);
     let server = tokio::spawn(crate::export::http::serve(listener, published));
-    let mut sensing = tokio::spawn(sense(sensor, queue, stopped));
+    let mut sensing = tokio::spawn(sense(sensor, queue, told, stopped));
     let owning = tokio::spawn(owner.own(inbox));
 
     let ended = tokio::select! {
@@ -135,11 +138,19 @@ pub async fn run(
 async fn sense(
     mut sensor: Sensor,
     queue: mpsc::Sender<Message>,
+    mut services: watch::Receiver<services::Wanted>,
     mut stopped: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     loop {
         let records = tokio::select! {
             records = sensor.next() => records?,
+            Ok(()) = services.changed() => {
+                let left_out = sensor.set_services(&services.borrow_and_update());
+                if left_out > 0 {
+                    tracing::warn!(left_out, "the kernel does not take every Service port");
+                }
+                continue;
+            }
             _ = stopped.changed() => break,
         };
         // The engine's task outlives this one; if it is gone there is nobody to tell.
@@ -153,7 +164,12 @@ async fn sense(
 }
 
 impl Owner {
-    fn new(config: &Config, sensor: &Sensor, published: Arc<Published>) -> Self {
+    fn new(
+        config: &Config,
+        sensor: &Sensor,
+        services: services::Services,
+        published: Arc<Published>,
+    ) -> Self {
         let mut engine_config = EngineConfig { profile: config.profile, ..EngineConfig::default() };
         engine_config.candidates =
             config.candidates.iter().map(|candidate| Arc::clone(&candidate.name)).collect();
@@ -177,6 +193,7 @@ impl Owner {
             dirty: true,
             facts: facts.clone(),
             translator: Translator::new(Instant::now()),
+            services,
             ticks: 0,
         };
         owner.translator.set_own(&facts.addrs);
@@ -226,6 +243,7 @@ impl Owner {
                 let at = now();
                 self.source_read(sources::MANIFESTS, &loaded, at);
                 self.step(Input::Cluster(loaded.changes(), at));
+                self.services.look(self.engine.index());
             }
             Message::Candidate(CandidateSource { name, removed, .. }, loaded) => {
                 let at = now();
@@ -259,6 +277,7 @@ impl Owner {
             }
         }
         self.step(Input::Tick(now()));
+        self.services.look(self.engine.index());
         self.published.count();
     }
 
