@@ -17,7 +17,7 @@ use support::node::Node;
 use support::pod::{Pod, PodSpec};
 use support::process::Process;
 use support::service::{Backend, Kind, Port};
-use support::task::Task;
+use support::task::{Sockets, Task};
 
 use crate::agent::{BOTH, binary, expect, new_node};
 
@@ -77,6 +77,45 @@ fn each_connection_to_a_divided_service_is_its_own_backends() {
             ("egress node-1 -> b/green TCP/9090", &[("answered", 2)]),
         ],
     );
+}
+
+#[test]
+fn each_socket_pair_of_udp_is_its_own_backends_and_rewritten_where_it_came_from_outside() {
+    let mut node = new_node();
+    let client = node.pod(&PodSpec::new("a", "client")).unwrap();
+    let blue = node.pod(&PodSpec::new("b", "blue")).unwrap();
+    let green = node.pod(&PodSpec::new("b", "green")).unwrap();
+    let _serving = [(&blue, 5353), (&green, 5354)]
+        .map(|(pod, port)| pod.spawn(&Task::serve_udp(&[port])).unwrap());
+    let ports = vec![Port::new("dns", "UDP", 53, 5353).on_nodes(30_053)];
+    let backends = [Backend::new(&blue), Backend::at(&green, 5354)];
+    let service = node.service_of("b", "dns", ports, (Kind::NodePort, false), &backends).unwrap();
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    for family in BOTH {
+        let send = |to, sockets| Task::send(to, 4, sockets);
+        let each = client.run(&send(service.at(family, 53), Sockets::PerDatagram)).unwrap();
+        assert_eq!((each.pairs, each.answered), (4, 4));
+        // One socket is one pair, and stays with the backend that it got.
+        for _ in 0..2 {
+            let one = client.run(&send(service.at(family, 53), Sockets::Shared)).unwrap();
+            assert_eq!((one.pairs, one.answered), (1, 4));
+        }
+        let task = send((NODE.of(family), 30_053).into(), Sockets::PerDatagram);
+        let outside = node.spawn_outside(&task).unwrap().finish().unwrap();
+        assert_eq!((outside.pairs, outside.answered), (4, 4));
+    }
+    let report = expect(
+        &agent,
+        &[
+            ("egress a/client -> b/blue UDP/5353", &[("answered", 6)]),
+            ("egress a/client -> b/green UDP/5354", &[("answered", 6)]),
+            ("ingress a/client -> b/blue UDP/5353", &[("answered", 6)]),
+            ("ingress a/client -> b/green UDP/5354", &[("answered", 6)]),
+            ("ingress node-1 -> b/blue UDP/5353 (rewritten: conntrack)", &[("answered", 4)]),
+            ("ingress node-1 -> b/green UDP/5354 (rewritten: conntrack)", &[("answered", 4)]),
+        ],
+    );
+    assert_eq!(report.edges.len(), 6);
 }
 
 #[test]
