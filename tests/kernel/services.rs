@@ -5,7 +5,7 @@
 //! assertions, on numbers the generators know.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parapet::node::conntrack::{Conntrack, Translator, Tuple};
 use parapet_core::flow::{Direction, Protocol, Timestamp};
@@ -146,7 +146,8 @@ fn connection_tracking_knows_the_backend_of_each_connection_and_whose_source_it_
         from_outside(&node, (NODE.of(family), 30_080).into(), 2);
         let mut translator = node.network().within(|| Ok(Translator::new(Instant::now()))).unwrap();
         translator.set_own(&[NODE.of(family), GATEWAY.of(family)]);
-        let (stream, tuple) = &connections[1];
+        let now = Instant::now();
+        let (_, tuple) = &connections[1];
         let records = vec![
             record(Direction::Egress, tuple.source, tuple.target, true),
             record(
@@ -163,7 +164,7 @@ fn connection_tracking_knows_the_backend_of_each_connection_and_whose_source_it_
             ),
         ];
         let said: Vec<_> = translator
-            .translate(records, Instant::now())
+            .translate(records, now)
             .into_iter()
             .map(|record| match record {
                 Record::Flow(flow) => flow.translation,
@@ -173,8 +174,17 @@ fn connection_tracking_knows_the_backend_of_each_connection_and_whose_source_it_
         let source = |source| Translation { source, ..Translation::default() };
         let led = Translation { backend: Some(expected[1]), ..Translation::default() };
         assert_eq!(said, [led, source(SourceSeen::Rewritten), source(SourceSeen::Kept)]);
-        assert_eq!(translator.held(), 0);
-        drop(stream.try_clone());
+        // One that nobody asked for waits: the table was read a moment ago.
+        let late = || {
+            record(Direction::Ingress, green.at(family, 1), (GATEWAY.of(family), 0).into(), false)
+        };
+        let soon = now + Duration::from_millis(100);
+        assert_eq!((translator.translate(vec![late()], soon), translator.held()), (vec![], 1));
+        let later = now + Duration::from_secs(60);
+        let Record::Flow(mut expected) = late() else { panic!() };
+        expected.translation.source = SourceSeen::Kept;
+        let released = translator.translate(Vec::new(), later);
+        assert_eq!((released, translator.held()), (vec![Record::Flow(expected)], 0));
     }
 }
 

@@ -164,8 +164,9 @@ pub fn lead_to_node(outside: &Namespace, addresses: &Addresses) -> anyhow::Resul
     outside.within(|| tool::ip_batch(&lines)).map(drop)
 }
 
-/// Hangs a pod on the bridge, which leads it back to itself if that is asked for (as CNI plugins set
-/// it, for pods behind their own Service). The wire's number must be new, the addresses may have been used.
+/// Hangs a pod on the bridge, which leads it back to itself if that is asked for (as CNI plugins
+/// set it, for pods behind their own Service). The wire's number must be new, the addresses may
+/// have been used.
 ///
 /// # Errors
 /// If `ip` fails.

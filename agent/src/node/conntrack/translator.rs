@@ -2,7 +2,8 @@
 //!
 //! In: records as the sensor read them. Out: the same records with their
 //! [`Translation`](parapet_core::identity::Translation), in the order they came but for those that
-//! wait for the table to be read, which is at most a second or fifty times what reading costs. It looks up no object and never fails: without a table every record passes as it is.
+//! wait for the table to be read, which is at most a second or fifty times what reading costs. It
+//! looks up no object and never fails: without a table every record passes as it is.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
