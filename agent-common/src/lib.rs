@@ -16,6 +16,9 @@ pub const MAP_SLOTS: &str = "SLOTS";
 pub const MAP_FREE_SLOTS: &str = "FREE_SLOTS";
 /// Name of the ring of events, each an [`EventHeader`] and what its kind says.
 pub const MAP_EVENTS: &str = "EVENTS";
+/// Name of the ring of DNS answers, each an [`EventHeader`] and a [`DnsAnswer`]: a ring of its own,
+/// so that a flood of answers hides no other event.
+pub const MAP_NAMES: &str = "NAMES";
 /// Name of the per-CPU array of loss counters, indexed by the `STAGE_*` constants.
 pub const MAP_LOST: &str = "LOST";
 /// Name of the socket-local storage with the flow a socket was last seen in.
@@ -45,6 +48,11 @@ pub const SHARES_MAX: u32 = 16_384;
 pub const SHARE_DIVISOR: u32 = 4;
 /// Bytes in the event ring: a power of two and a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 1 << 20;
+/// Bytes in the ring of DNS answers: a power of two and a multiple of the page size.
+pub const NAMES_BYTES: u32 = 1 << 19;
+/// Most bytes of a packet that one [`DnsAnswer`] carries. A longer TCP segment becomes several, of a
+/// longer datagram only the beginning is handed over.
+pub const DNS_BYTES_MAX: usize = 4096;
 /// Longest cgroup path an event carries, without the final zero byte. Longer ones are cut and the
 /// agent finds the path by the cgroup id instead.
 pub const CGROUP_PATH_BYTES_MAX: usize = 448;
@@ -117,6 +125,8 @@ pub const EVENT_FLOW_SEEN: u32 = 1;
 pub const EVENT_CGROUP_CREATED: u32 = 2;
 /// Event kind: a cgroup was removed. Body: [`CgroupEvent`], then its path without a final zero.
 pub const EVENT_CGROUP_REMOVED: u32 = 3;
+/// Event kind, in its own ring: a packet from port 53. Body: [`DnsAnswer`], then its bytes.
+pub const EVENT_DNS_ANSWER: u32 = 4;
 
 /// What the kernel aggregates on. No ephemeral port is part of it.
 #[repr(C)]
@@ -282,6 +292,24 @@ pub struct CgroupEvent {
     pub level: u32,
 }
 
+/// Fixed part of [`EVENT_DNS_ANSWER`]; the bytes that TCP or UDP carried follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DnsAnswer {
+    /// cgroup2 id of the local socket.
+    pub cgroup_id: u64,
+    /// The socket's cookie.
+    pub cookie: u64,
+    /// TCP: sequence number of the first byte. UDP: 0.
+    pub sequence: u32,
+    /// Bytes the packet carried from the first of these on: more than follow if it was cut.
+    pub payload_bytes: u32,
+    /// IP protocol number, TCP or UDP.
+    pub protocol: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
 const _: () = assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
 const _: () = assert!(core::mem::offset_of!(FlowKey, service_port) == 24);
 const _: () = assert!(core::mem::offset_of!(FlowKey, direction) == 28);
@@ -298,3 +326,4 @@ const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Pair>() == 32);
 const _: () = assert!(size_of::<EventHeader>() == 16);
 const _: () = assert!(size_of::<FlowSeen>() == 40);
 const _: () = assert!(size_of::<CgroupEvent>() == 16);
+const _: () = assert!(size_of::<DnsAnswer>() == 32);

@@ -15,6 +15,7 @@ mod count;
 mod emit;
 mod flow;
 mod maps;
+mod names;
 mod older;
 mod opaque;
 mod packet;

@@ -6,8 +6,9 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
 };
 use parapet_common::{
-    EVENTS_BYTES, FLOWS_MAX, FlowKey, FlowSlot, PAIRS_MAX, Pair, PairKey, SERVICES_MAX, SHARES_MAX,
-    STAGES, ServicePort, Share, TOTALS as TOTALS_COUNT,
+    DNS_BYTES_MAX, DnsAnswer, EVENTS_BYTES, EventHeader, FLOWS_MAX, FlowKey, FlowSlot, NAMES_BYTES,
+    PAIRS_MAX, Pair, PairKey, SERVICES_MAX, SHARES_MAX, STAGES, ServicePort, Share,
+    TOTALS as TOTALS_COUNT,
 };
 
 /// Value of [`SOCKETS`].
@@ -39,6 +40,23 @@ pub static FREE_SLOTS: Queue<u32> = Queue::with_max_entries(FLOWS_MAX, 0);
 /// Events for the agent.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(EVENTS_BYTES, 0);
+
+/// What [`NAMES`] carries, as long as its payload is.
+#[repr(C)]
+pub struct DnsEvent {
+    pub header: EventHeader,
+    pub body: DnsAnswer,
+    pub payload: [u8; DNS_BYTES_MAX],
+}
+
+/// DNS answers for the agent.
+#[map]
+pub static NAMES: RingBuf = RingBuf::with_byte_size(NAMES_BYTES, 0);
+
+/// Where an answer is put together: a ring entry of unknown length cannot be reserved (5.10 knows
+/// no dynptr).
+#[map]
+pub static NAMES_SCRATCH: PerCpuArray<DnsEvent> = PerCpuArray::with_max_entries(1, 0);
 
 /// Losses by stage.
 #[map]

@@ -19,7 +19,7 @@ use crate::{
     clock, count,
     flow::{self, ANSWER, ANY_DIRECTION, ATTEMPT, Marks, NO_SLOT, NOTHING, RESET},
     maps::{PAIRS, SocketState},
-    opaque,
+    names, opaque,
     packet::{
         self, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet,
         Role, Way,
@@ -100,6 +100,7 @@ fn observe_cached(
         }
     }
     flow::add(slot, packet, marks);
+    names::answer(ctx, packet, direction);
 }
 
 /// What a packet of a pair with this direction counts, and whether the pair was answered then.
@@ -178,6 +179,7 @@ fn observe_known(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState, 
         Some(slot) => flow::add(slot, packet, marks),
         None => flow::add_totals(marks),
     }
+    names::answer(ctx, packet, direction);
 }
 
 /// The first packet of a pair, or of one that was forgotten.
@@ -200,6 +202,7 @@ fn begin(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) {
         Some(slot) => flow::add(slot, packet, marks),
         None => flow::add_totals(marks),
     }
+    names::answer(ctx, packet, direction);
 }
 
 /// Who began, and when. Without fields: the kernel's type checker refuses what the compiler makes

@@ -15,7 +15,7 @@ use crate::{
     count,
     flow::{self, ANSWER, ATTEMPT, CLOSE, Marks, NO_SLOT, NOTHING, RESET},
     maps::SocketState,
-    opaque,
+    names, opaque,
     packet::{self, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
         self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER, PHASE_MIDSTREAM,
@@ -81,6 +81,7 @@ pub fn observe(
         count::add(unsafe { &raw mut (*slot).handshake_ns_total }, handshake_ns);
     }
     flow::add(slot, packet, marks);
+    names::answer(ctx, packet, direction);
 }
 
 /// Writes the next phase and its times; how long the handshake took that this completes, or 0,

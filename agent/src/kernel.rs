@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use aya::maps::{Map, MapData, RingBuf};
 use parapet_common::{
-    FLOWS_MAX, MAP_EVENTS, MAP_LOST, MAP_PAIRS, MAP_RETURNED, MAP_SERVICES, MAP_TAKEN, MAP_TOTALS,
-    SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL, ServicePort,
+    FLOWS_MAX, MAP_EVENTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_RETURNED, MAP_SERVICES, MAP_TAKEN,
+    MAP_TOTALS, SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL, ServicePort,
 };
-use parapet_core::record::{self, EventBody, Record};
+use parapet_core::record::{self, DnsRecord, Event, EventBody, Record};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -101,6 +101,7 @@ pub struct ProbeStatus {
 /// The loaded programs and what reads their maps. Detaches all of them when dropped.
 pub struct Sensor {
     events: AsyncFd<RingBuf<MapData>>,
+    names: AsyncFd<RingBuf<MapData>>,
     counters: Counters,
     tables: Tables,
     services: ServicePorts,
@@ -129,18 +130,15 @@ impl Sensor {
         if loaded.is_continued {
             tables.reconcile().map_err(LoadError::object)?;
         }
-        // SAFETY: the ring buffer owns its descriptor and keeps it until it is dropped.
-        #[expect(unsafe_code, reason = "aya's ring buffer is no I/O-safe owner in tokio's eyes")]
-        let events = unsafe {
-            AsyncFd::register_with_interest(map(&mut programs, MAP_EVENTS)?, Interest::READABLE)
-        }
-        .map_err(|error| LoadError::object(error.to_string()))?;
+        let events = ring(map(&mut programs, MAP_EVENTS)?)?;
+        let names = ring(map(&mut programs, MAP_NAMES)?)?;
         let counters =
             Counters::new(map(&mut programs, MAP_LOST)?, map(&mut programs, MAP_TOTALS)?);
         let mut timer = tokio::time::interval(READ_EVERY);
         timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {
             events,
+            names,
             counters,
             tables,
             services: ServicePorts::new(map(&mut programs, MAP_SERVICES)?),
@@ -167,37 +165,30 @@ impl Sensor {
         tokio::select! {
             _ = self.timer.tick() => {}
             ready = self.events.readable_mut() => { ready?.clear_ready(); }
+            ready = self.names.readable_mut() => { ready?.clear_ready(); }
         }
         Ok(self.read_now())
     }
 
-    /// Reads everything there is, without waiting: ring first, so that the cgroups of new flows are
-    /// known before the flows.
+    /// Reads everything there is, without waiting: rings first, so that the cgroups of new flows are
+    /// known before the flows, and the answers before the flows that they led to.
     pub fn read_now(&mut self) -> Vec<Record> {
         let clock = Clock::now();
         let mut records = Vec::new();
         let mut undecodable = 0;
-        while let Some(entry) = self.events.get_mut().next() {
-            match record::decode(&entry) {
-                Ok(event) => {
-                    let at = clock.timestamp(event.time_ns);
-                    match event.body {
-                        EventBody::FlowSeen { slot, .. } => self.tables.slots.seen(slot),
-                        EventBody::CgroupCreated { cgroup_id, path } => {
-                            if let Some(path) = below(&self.cgroup_prefix, &path) {
-                                records.push(Record::CgroupCreated { cgroup_id, path, at });
-                            }
-                        }
-                        EventBody::CgroupRemoved { cgroup_id, path } => {
-                            if below(&self.cgroup_prefix, &path).is_some() {
-                                records.push(Record::CgroupRemoved { cgroup_id, at });
-                            }
-                        }
+        // A snapshot of neither: events that come while they are read are read too. A cgroup is
+        // made before its pod asks anything, so its event is not after the answer.
+        for ring in [&mut self.events, &mut self.names] {
+            while let Some(entry) = ring.get_mut().next() {
+                match record::decode(&entry) {
+                    Ok(event) => {
+                        let seen = |slot| self.tables.slots.seen(slot);
+                        records.extend(as_record(event, &clock, &self.cgroup_prefix, seen));
                     }
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "a kernel event could not be read");
-                    undecodable += 1;
+                    Err(error) => {
+                        tracing::warn!(%error, "a kernel event could not be read");
+                        undecodable += 1;
+                    }
                 }
             }
         }
@@ -243,6 +234,34 @@ where
 {
     let map = programs.take_map(name).ok_or_else(|| LoadError::object(format!("no map {name}")))?;
     map.try_into().map_err(|error: T::Error| LoadError::object(format!("{name}: {error}")))
+}
+
+fn ring(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, LoadError> {
+    // SAFETY: the ring buffer owns its descriptor and keeps it until it is dropped.
+    #[expect(unsafe_code, reason = "aya's ring buffer is no I/O-safe owner in tokio's eyes")]
+    let ring = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
+    ring.map_err(|error| LoadError::object(error.to_string()))
+}
+
+/// What an event tells the engine; a new flow is something for the slots alone.
+fn as_record(event: Event, clock: &Clock, prefix: &str, seen: impl FnOnce(u32)) -> Option<Record> {
+    let at = clock.timestamp(event.time_ns);
+    match event.body {
+        EventBody::FlowSeen { slot, .. } => {
+            seen(slot);
+            None
+        }
+        EventBody::CgroupCreated { cgroup_id, path } => {
+            let path = below(prefix, &path)?;
+            Some(Record::CgroupCreated { cgroup_id, path, at })
+        }
+        EventBody::CgroupRemoved { cgroup_id, path } => {
+            below(prefix, &path).map(|_| Record::CgroupRemoved { cgroup_id, at })
+        }
+        EventBody::Dns { cgroup_id, carrier, payload } => {
+            Some(Record::Dns(DnsRecord { cgroup_id, at, carrier, payload }))
+        }
+    }
 }
 
 /// The path below the watched cgroup, if it is there.

@@ -11,6 +11,7 @@
 
 mod agent;
 mod demo;
+mod names;
 mod node;
 mod prometheus;
 mod sensor;

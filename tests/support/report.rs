@@ -45,6 +45,10 @@ pub struct End {
     pub workload: Option<Workload>,
     pub name: Option<String>,
     pub address: Option<String>,
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    #[serde(default)]
+    pub also: Vec<String>,
 }
 
 /// A workload.

@@ -3,7 +3,7 @@
 //! In: nothing (values only). Out: the one JSON argument of the traffic program and the JSON lines
 //! on its stdout. Numbers are exact: what a generator did not see happen is not counted.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +38,10 @@ pub enum Task {
     Connect(Connect),
     /// Sends UDP datagrams, then reports.
     Send(Send),
+    /// Answers questions for names on port 53 until its stdin ends, then reports.
+    Names(Vec<Zone>),
+    /// Asks for a name, then reports.
+    Resolve(Resolve),
     /// Waits until its stdin ends and then removes everything that the named run made.
     Reap(String),
 }
@@ -88,6 +92,34 @@ pub struct Send {
     pub pause_ms: u64,
     /// Which sockets they leave from.
     pub sockets: Sockets,
+}
+
+/// A name and where it leads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Zone {
+    /// The name that is asked for; the answer has another name for it, and that one's addresses.
+    pub name: String,
+    /// Told to those who ask for their family.
+    pub addresses: Vec<IpAddr>,
+    /// Bytes of text that every answer over TCP carries beside.
+    pub padding_bytes: usize,
+}
+
+/// Questions for the addresses of a name, each waiting for its answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Resolve {
+    /// Whom to ask.
+    pub server: SocketAddr,
+    /// What to ask for.
+    pub name: String,
+    /// IPv6 addresses and not IPv4 ones.
+    pub ipv6: bool,
+    /// On a connection and not by datagrams.
+    pub tcp: bool,
+    /// How often.
+    pub count: u64,
 }
 
 /// Which sockets datagrams leave from.

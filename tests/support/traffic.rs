@@ -13,6 +13,8 @@ use crate::task::{Line, Order, Place, Task};
 use crate::{cgroup, lifetime, namespace};
 
 mod connect;
+mod names;
+mod resolve;
 mod send;
 mod serve;
 
@@ -54,6 +56,11 @@ pub fn perform(order: &str) -> anyhow::Result<()> {
         Task::Send(task) => {
             say(&Line::Ready)?;
             send::perform(task)?
+        }
+        Task::Names(zones) => names::perform(zones)?,
+        Task::Resolve(task) => {
+            say(&Line::Ready)?;
+            resolve::perform(task)?
         }
         Task::Reap(run) => {
             until_stdin_ends();

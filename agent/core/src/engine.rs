@@ -10,6 +10,7 @@ use self::pending::Pending;
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::{Index, NodeFacts, Resolved};
 use crate::ledger::{Entry, Ledger, Sample};
+use crate::names::Names;
 use crate::object::{Change, Kind};
 use crate::policy::{PolicySet, Probe, Selection};
 use crate::record::{FlowRecord, Record};
@@ -21,6 +22,7 @@ pub use self::sets::{
     CANDIDATES_MAX, Candidate, DEFAULT_DENY, ENFORCED, POLICIES_MAX, PolicySets, Touched,
 };
 
+mod naming;
 mod pending;
 mod sets;
 
@@ -81,6 +83,7 @@ pub struct Engine {
     sets: PolicySets,
     ledger: Ledger,
     pending: Pending,
+    names: Names,
     synced: BTreeSet<Kind>,
     now: Timestamp,
     observing_since: Option<Timestamp>,
@@ -109,6 +112,7 @@ impl Engine {
             sets: PolicySets::default(),
             ledger: Ledger::with_capacity(config.edges_max),
             pending: Pending::with_capacity(config.pending_max),
+            names: Names::default(),
             synced: BTreeSet::new(),
             now: Timestamp::default(),
             observing_since: None,
@@ -147,6 +151,7 @@ impl Engine {
             Input::Tick(at) => {
                 self.time_is(at);
                 self.ledger.tick(self.now);
+                self.names.age(at);
                 let selection = self.index.selection_mut();
                 if selection.wants_sweep() {
                     selection.sweep();
@@ -165,7 +170,9 @@ impl Engine {
         if refused > 0 {
             lost.insert(STAGE_INDEX_FULL, refused);
         }
+        lost.extend(self.names.lost().into_iter().filter(|(_, count)| *count > 0));
         let mut tables = self.index.tables();
+        tables.insert("names", self.names.sizes());
         tables.insert("edges", self.ledger.sizes());
         tables.insert("pending", self.pending.sizes());
         let waiting = self.pending.sizes().0;
@@ -219,6 +226,11 @@ impl Engine {
             }
             Record::CgroupRemoved { cgroup_id, .. } => {
                 self.index.cgroup_removed(cgroup_id);
+                false
+            }
+            Record::Dns(answer) => {
+                let owner = naming::owner(&self.index, answer.cgroup_id);
+                self.names.take(&owner, answer);
                 false
             }
             Record::Lost { stage, count } => {
@@ -346,6 +358,8 @@ impl Engine {
             }
             return;
         }
+        let named = naming::named(&mut self.names, &self.index, record, resolved);
+        let resolved = named.as_ref().unwrap_or(resolved);
         self.count_unattributed(record, resolved);
         self.sets.build();
         let Some(entry) = self.ledger.add(record, resolved) else {

@@ -13,7 +13,7 @@ use self::open::{Ended, Open};
 use crate::flow::{Direction, End, Endpoint, Group, Outcome, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::Resolved;
 use crate::record::{Counts, FlowRecord};
-use crate::snapshot::{Edge, EdgeEnd, EdgeKey};
+use crate::snapshot::{Edge, EdgeEnd, EdgeKey, NameFacts};
 use crate::verdict::{Delta, Verdict};
 
 pub use self::open::UNANSWERED_AFTER_NS;
@@ -83,7 +83,7 @@ impl Ledger {
         }
         let entry = self.entries.entry(key).or_insert_with_key(|key| Entry::new(key, record));
         // A record that waited for an identity brings attempts whose answers may wait, too.
-        entry.count(record, record.last_seen.max(self.now));
+        entry.count(record, resolved, record.last_seen.max(self.now));
         if !entry.is_due
             && let Some(due) = entry.open.due()
         {
@@ -169,6 +169,7 @@ impl Entry {
             open: 0,
             first_seen: record.since,
             last_seen: record.last_seen,
+            names: NameFacts::default(),
             verdicts: BTreeMap::new(),
             deltas: BTreeMap::new(),
         };
@@ -193,8 +194,11 @@ impl Entry {
         &mut self.samples
     }
 
-    fn count(&mut self, record: &FlowRecord, at: Timestamp) {
+    fn count(&mut self, record: &FlowRecord, resolved: &Resolved, at: Timestamp) {
         let edge = Arc::make_mut(&mut self.edge);
+        if let Endpoint::Named(names) = &resolved.target.endpoint {
+            edge.names.add(names, resolved.target.addr);
+        }
         let seen = as_source_means(record);
         let counts = &mut edge.counts;
         let fields = [
@@ -389,14 +393,27 @@ fn edge_end(end: &End) -> EdgeEnd {
                 },
             }
         }
-        Endpoint::External | Endpoint::Named(_) | Endpoint::Group(_) => match end.addr {
-            Some(address) => match end.endpoint {
-                Endpoint::Group(Group::Multicast) => EdgeEnd::Multicast { address },
-                Endpoint::Group(Group::Broadcast) => EdgeEnd::Broadcast { address },
-                _ => EdgeEnd::External { address },
-            },
-            None => EdgeEnd::Unknown { reason: UnknownEnd::NoHolder.label() },
-        },
+        Endpoint::External | Endpoint::Named(_) | Endpoint::Group(_) => {
+            match (&end.endpoint, name_of(&end.endpoint), end.addr) {
+                (_, Some(name), _) => EdgeEnd::Name { name: name.clone() },
+                (Endpoint::Group(Group::Multicast), _, Some(address)) => {
+                    EdgeEnd::Multicast { address }
+                }
+                (Endpoint::Group(Group::Broadcast), _, Some(address)) => {
+                    EdgeEnd::Broadcast { address }
+                }
+                (_, _, Some(address)) => EdgeEnd::External { address },
+                (_, _, None) => EdgeEnd::Unknown { reason: UnknownEnd::NoHolder.label() },
+            }
+        }
         Endpoint::Unknown(reason) => EdgeEnd::Unknown { reason: reason.label() },
+    }
+}
+
+/// The name an end is known by.
+fn name_of(endpoint: &Endpoint) -> Option<&Arc<str>> {
+    match endpoint {
+        Endpoint::Named(names) => names.first(),
+        _ => None,
     }
 }

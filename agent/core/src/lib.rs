@@ -10,6 +10,7 @@ pub mod flow;
 pub mod identity;
 pub mod ledger;
 pub mod lint;
+pub mod names;
 pub mod object;
 pub mod policy;
 pub mod record;

@@ -30,6 +30,8 @@ pub enum Record {
         /// When.
         at: Timestamp,
     },
+    /// A packet from port 53.
+    Dns(DnsRecord),
     /// Losses of a stage since they were last read.
     Lost {
         /// Label of the stage, one of `parapet_common::STAGE_NAMES` or of user space.
@@ -64,6 +66,36 @@ pub struct FlowRecord {
     pub last_seen: Timestamp,
     /// Counts since the last read.
     pub counts: Counts,
+}
+
+/// What one packet from a DNS server carried, or a part of that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsRecord {
+    /// cgroup2 id of the socket it came to.
+    pub cgroup_id: u64,
+    /// When it came.
+    pub at: Timestamp,
+    /// What it came by.
+    pub carrier: DnsCarrier,
+    /// The bytes.
+    pub payload: Vec<u8>,
+}
+
+/// How a DNS server's bytes came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsCarrier {
+    /// One datagram.
+    Udp {
+        /// The kernel handed over its beginning only.
+        is_cut: bool,
+    },
+    /// Some bytes of a connection.
+    Tcp {
+        /// The socket.
+        cookie: u64,
+        /// Sequence number of the first byte.
+        sequence: u32,
+    },
 }
 
 /// Counts of one flow over some time.
@@ -154,6 +186,15 @@ pub enum EventBody {
         /// Path from the root of the hierarchy.
         path: String,
     },
+    /// A packet from port 53.
+    Dns {
+        /// cgroup2 id.
+        cgroup_id: u64,
+        /// What it came by.
+        carrier: DnsCarrier,
+        /// What it carried.
+        payload: Vec<u8>,
+    },
 }
 
 /// Why bytes are no event.
@@ -217,9 +258,30 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             let (cgroup_id, path) = cgroup(body)?;
             EventBody::CgroupRemoved { cgroup_id, path }
         }
+        abi::EVENT_DNS_ANSWER => dns(body)?,
         other => return Err(DecodeError::Kind(other)),
     };
     Ok(Event { time_ns, body })
+}
+
+fn dns(body: &[u8]) -> Result<EventBody, DecodeError> {
+    use parapet_common::DnsAnswer;
+    let fixed = size_of::<DnsAnswer>();
+    let payload =
+        body.get(fixed..).ok_or(DecodeError::Short { found: body.len(), needed: fixed })?;
+    let payload_bytes = word(body, std::mem::offset_of!(DnsAnswer, payload_bytes))?;
+    let is_cut = usize::try_from(payload_bytes).is_ok_and(|bytes| bytes > payload.len());
+    let protocol = word(body, std::mem::offset_of!(DnsAnswer, protocol))?;
+    let carrier = if protocol == u32::from(Protocol::TCP.0) {
+        DnsCarrier::Tcp {
+            cookie: long(body, std::mem::offset_of!(DnsAnswer, cookie))?,
+            sequence: word(body, std::mem::offset_of!(DnsAnswer, sequence))?,
+        }
+    } else {
+        DnsCarrier::Udp { is_cut }
+    };
+    let cgroup_id = long(body, std::mem::offset_of!(DnsAnswer, cgroup_id))?;
+    Ok(EventBody::Dns { cgroup_id, carrier, payload: payload.to_vec() })
 }
 
 fn cgroup(body: &[u8]) -> Result<(u64, String), DecodeError> {
@@ -268,6 +330,29 @@ mod tests {
         let bytes = event(parapet_common::EVENT_FLOW_SEEN, &body);
         let body = EventBody::FlowSeen { slot: 5, generation: 6 };
         assert_eq!(decode(&bytes), Ok(Event { time_ns: 77, body }));
+    }
+
+    #[test]
+    fn a_dns_event_is_its_socket_and_bytes() {
+        let body = |protocol: u32, payload_bytes: u32| {
+            let mut body = [4242_u64.to_ne_bytes(), 77_u64.to_ne_bytes()].concat();
+            for word in [5, payload_bytes, protocol, 0] {
+                body.extend(word.to_ne_bytes());
+            }
+            body.extend(b"abc");
+            event(parapet_common::EVENT_DNS_ANSWER, &body)
+        };
+        let decoded = |bytes: &[u8]| decode(bytes).map(|event| event.body);
+        let expected =
+            |carrier| Ok(EventBody::Dns { cgroup_id: 4242, carrier, payload: b"abc".to_vec() });
+        let tcp = DnsCarrier::Tcp { cookie: 77, sequence: 5 };
+        assert_eq!(decoded(&body(6, 3)), expected(tcp));
+        assert_eq!(decoded(&body(17, 3)), expected(DnsCarrier::Udp { is_cut: false }));
+        assert_eq!(decoded(&body(17, 9000)), expected(DnsCarrier::Udp { is_cut: true }));
+        let whole = body(6, 3);
+        for length in 0..whole.len() {
+            assert!(decode(&whole[..length]).is_err(), "{length} bytes");
+        }
     }
 
     #[test]

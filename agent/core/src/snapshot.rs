@@ -3,7 +3,8 @@
 //! In: the ledger and the policy sets, by the engine. Out: plain values in a stable order, ready to
 //! be serialised. It never holds a pod name or an address outside of an [`EdgeEnd`]'s own fields.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -86,11 +87,27 @@ pub struct Edge {
     pub first_seen: Timestamp,
     /// Last packet.
     pub last_seen: Timestamp,
+    /// What the target's name stands for; nothing unless the target has one.
+    pub names: NameFacts,
     /// Policy set name to what it says. Empty while unjudged.
     pub verdicts: BTreeMap<Arc<str>, Arc<Verdict>>,
     /// Candidate (or `default-deny`) name to how it differs from `enforced`.
     pub deltas: BTreeMap<Arc<str>, Delta>,
 }
+
+/// What the name of an edge's target stood for while it was used.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NameFacts {
+    /// The addresses that were used.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Other names that led to one of them at the time: an attempt may have meant one of these.
+    pub also: BTreeSet<Arc<str>>,
+    /// There were more addresses or names than are kept.
+    pub is_cut: bool,
+}
+
+/// Addresses and other names kept of one edge.
+pub const NAME_FACTS_MAX: usize = 32;
 
 /// Identifies an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -133,7 +150,11 @@ pub enum EdgeEnd {
     },
     /// By address: an outside end.
     External {
-        address: std::net::IpAddr,
+        address: IpAddr,
+    },
+    /// An outside end by the name it was asked for, lower case.
+    Name {
+        name: Arc<str>,
     },
     /// Many at once, by a group's address.
     Multicast {
@@ -147,6 +168,27 @@ pub enum EdgeEnd {
     Unknown {
         reason: &'static str,
     },
+}
+
+impl NameFacts {
+    /// These names led to this address.
+    pub fn add(&mut self, names: &[Arc<str>], address: Option<IpAddr>) {
+        if let Some(address) = address.filter(|address| !self.addresses.contains(address)) {
+            self.is_cut |= self.addresses.len() >= NAME_FACTS_MAX;
+            if self.addresses.len() < NAME_FACTS_MAX {
+                self.addresses.insert(address);
+            }
+        }
+        for name in names.iter().skip(1) {
+            if self.also.contains(name) {
+                continue;
+            }
+            self.is_cut |= self.also.len() >= NAME_FACTS_MAX;
+            if self.also.len() < NAME_FACTS_MAX {
+                self.also.insert(name.clone());
+            }
+        }
+    }
 }
 
 impl Edge {

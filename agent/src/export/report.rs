@@ -6,12 +6,13 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use parapet_core::engine::{DEFAULT_DENY, ENFORCED};
 use parapet_core::flow::{Direction, Outcome, Protocol, Timestamp, Workload};
 use parapet_core::identity::Rewritten;
 use parapet_core::record::Counts;
-use parapet_core::snapshot::{Edge, EdgeEnd, EndSide, RejectedPolicy, Snapshot};
+use parapet_core::snapshot::{Edge, EdgeEnd, EndSide, NameFacts, RejectedPolicy, Snapshot};
 use parapet_core::verdict::{Delta, Verdict};
 use serde::{Deserialize, Serialize};
 
@@ -132,18 +133,35 @@ pub enum EndRow {
         name: String,
     },
     External {
-        address: std::net::IpAddr,
+        address: IpAddr,
     },
     Multicast {
-        address: std::net::IpAddr,
+        address: IpAddr,
     },
     Broadcast {
-        address: std::net::IpAddr,
+        address: IpAddr,
     },
+    Name(NameRow),
     Loopback,
     Unknown {
         reason: String,
     },
+}
+
+/// An outside end by the name it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NameRow {
+    /// Lower case, without a final dot.
+    pub name: String,
+    /// The addresses it led to while it was used.
+    #[serde(default)]
+    pub addresses: Vec<IpAddr>,
+    /// Other names that led to one of them at the time: an attempt may have meant one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+    /// There were more addresses or other names than are listed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
 }
 
 /// How many ends of one side could not be resolved for one reason.
@@ -250,8 +268,8 @@ impl EdgeRow {
             direction: edge.key.direction,
             protocol: Protocol(edge.key.protocol).to_string(),
             target_port: edge.key.target_port,
-            source: EndRow::of(&edge.key.source),
-            target: EndRow::of(&edge.key.target),
+            source: EndRow::of(&edge.key.source, &edge.names),
+            target: EndRow::of(&edge.key.target, &edge.names),
             source_rewritten: edge.key.source_rewritten,
             counts: edge.counts,
             outcomes: edge.outcomes.clone(),
@@ -278,7 +296,7 @@ impl EdgeRow {
 }
 
 impl EndRow {
-    fn of(end: &EdgeEnd) -> Self {
+    fn of(end: &EdgeEnd, names: &NameFacts) -> Self {
         match end {
             EdgeEnd::Pod { namespace, workload } => {
                 Self::Pod { namespace: namespace.to_string(), workload: workload.clone() }
@@ -292,6 +310,12 @@ impl EndRow {
             EdgeEnd::External { address } => Self::External { address: *address },
             EdgeEnd::Multicast { address } => Self::Multicast { address: *address },
             EdgeEnd::Broadcast { address } => Self::Broadcast { address: *address },
+            EdgeEnd::Name { name } => Self::Name(NameRow {
+                name: name.to_string(),
+                addresses: names.addresses.iter().copied().collect(),
+                also: names.also.iter().map(ToString::to_string).collect(),
+                is_cut: names.is_cut,
+            }),
             EdgeEnd::Loopback => Self::Loopback,
             EdgeEnd::Unknown { reason } => Self::Unknown { reason: (*reason).to_owned() },
         }
@@ -337,6 +361,7 @@ impl std::fmt::Display for EndRow {
             Self::External { address } => write!(f, "{address}"),
             Self::Multicast { address } => write!(f, "multicast:{address}"),
             Self::Broadcast { address } => write!(f, "broadcast:{address}"),
+            Self::Name(NameRow { name, .. }) => f.write_str(name),
             Self::Loopback => f.write_str("loopback"),
             Self::Unknown { reason } => write!(f, "unknown ({})", reason.replace('_', " ")),
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parapet_core::flow::{Direction, Outcome, Timestamp, Workload};
 use parapet_core::record::Counts;
-use parapet_core::snapshot::{Edge, EdgeEnd, EdgeKey, EndSide, Snapshot};
+use parapet_core::snapshot::{Edge, EdgeEnd, EdgeKey, EndSide, NameFacts, Snapshot};
 use parapet_core::verdict::{
     Action, Decision, Delta, Effect, PolicyKind, Profile, Reason, RuleMatch, SideVerdict, Tier,
     Verdict,
@@ -68,6 +68,7 @@ pub(super) fn edge(source: EdgeEnd, answered: u64, unanswered: u64) -> Edge {
         open: 0,
         first_seen: Timestamp(AT.0 - 60 * SECOND),
         last_seen: Timestamp(AT.0 - 10 * SECOND),
+        names: NameFacts::default(),
         verdicts: [("enforced".into(), verdict(false)), ("new".into(), verdict(true))].into(),
         deltas: [("new".into(), Delta::NewlyDenied)].into(),
     }

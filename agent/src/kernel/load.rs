@@ -10,8 +10,8 @@ use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use parapet_common::{
-    MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_PAIRS, MAP_RETURNED, MAP_SERVICES,
-    MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TOTALS,
+    MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_RETURNED,
+    MAP_SERVICES, MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TOTALS,
 };
 
 use super::attach::{attach, verify};
@@ -47,7 +47,7 @@ impl LoadError {
 }
 
 /// Maps that outlive the agent where there are pins. The rest is for one start only.
-const PINNED: [&str; 11] = [
+const PINNED: [&str; 12] = [
     MAP_FLOWS,
     MAP_SLOTS,
     MAP_FREE_SLOTS,
@@ -59,6 +59,7 @@ const PINNED: [&str; 11] = [
     MAP_SERVICES,
     MAP_TAKEN,
     MAP_RETURNED,
+    MAP_NAMES,
 ];
 
 /// The object in the kernel.

@@ -177,6 +177,7 @@ fn end_line(end: &EdgeEnd) -> String {
         EdgeEnd::External { address } => address.to_string(),
         EdgeEnd::Multicast { address } => format!("multicast/{address}"),
         EdgeEnd::Broadcast { address } => format!("broadcast/{address}"),
+        EdgeEnd::Name { name } => format!("name/{name}"),
         EdgeEnd::Loopback => "loopback".to_owned(),
         EdgeEnd::Unknown { reason } => format!("?{reason}"),
     }
@@ -705,4 +706,56 @@ fn the_same_inputs_make_the_same_snapshot_in_json() {
     assert_eq!(first["unattributed"], unattributed);
     assert_eq!(first["notices"][0]["policy_set"], json!("c"));
     assert_eq!(first["verdict_totals"][0]["policy_set"], json!("c"));
+}
+
+/// One UDP answer to this cgroup.
+fn told(cgroup_id: u64, name: &str, address: &str, at: u64) -> Record {
+    use simple_dns::rdata::{A, RData};
+    use simple_dns::{CLASS, Name, Packet, QCLASS, QTYPE, Question, ResourceRecord, TYPE};
+    let mut packet = Packet::new_reply(1);
+    let name = Name::new(name).expect("a name");
+    let kind = QTYPE::TYPE(TYPE::A);
+    packet.questions.push(Question::new(name.clone(), kind, QCLASS::CLASS(CLASS::IN), false));
+    let ip: std::net::Ipv4Addr = address.parse().expect("an address");
+    let data = RData::A(A { address: ip.into() });
+    packet.answers.push(ResourceRecord::new(name, CLASS::IN, 60, data));
+    let payload = packet.build_bytes_vec().expect("a message");
+    let carrier = crate::record::DnsCarrier::Udp { is_cut: false };
+    Record::Dns(crate::record::DnsRecord { cgroup_id, at: t(at), carrier, payload })
+}
+
+#[test]
+fn only_outside_targets_of_the_pod_that_asked_have_names() {
+    let mut engine = run(base());
+    let outside = "203.0.113.7";
+    engine.step(records([
+        told(1, "api.example", outside, 110),
+        told(1, "other.example", "203.0.113.8", 110),
+        told(1, "api.example", "203.0.113.9", 110),
+        told(1, "db.shop.example", "10.0.0.20", 110),
+        told(1, "node.example", "192.168.0.1", 110),
+    ]));
+    engine.step(flows([
+        flow(1, EGRESS, outside, 443, (111, 112)),
+        flow(1, EGRESS, "203.0.113.9", 443, (111, 112)),
+        flow(1, EGRESS, "203.0.113.8", 443, (109, 112)),
+        flow(1, INGRESS, outside, 80, (111, 112)),
+        flow(1, EGRESS, "10.0.0.20", 5432, (111, 112)),
+        flow(1, EGRESS, "192.168.0.1", 10250, (111, 112)),
+        flow(2, EGRESS, outside, 443, (111, 112)),
+    ]));
+    let snapshot = engine.snapshot();
+    let ends = |edge: &Arc<Edge>| {
+        let addresses: Vec<_> = edge.names.addresses.iter().map(ToString::to_string).collect();
+        let (source, target) = (end_line(&edge.key.source), end_line(&edge.key.target));
+        format!("{source} {target} {}", addresses.join(" "))
+    };
+    let mut found: Vec<_> = snapshot.edges.iter().map(ends).collect();
+    found.sort();
+    let mut named = found.clone();
+    named.retain(|line| line.contains("name/"));
+    assert_eq!(named.len(), 1, "{found:#?}");
+    assert!(named[0].ends_with("name/api.example 203.0.113.7 203.0.113.9"), "{named:?}");
+    assert_eq!(found.len(), 6, "{found:#?}");
+    assert_eq!(snapshot.tables["names"].0, 5);
 }

@@ -211,10 +211,17 @@ impl Peer {
             Self::Blocks(blocks) => answer_blocks(blocks, question),
             Self::Nodes(selector) => answer_nodes(selector, question),
             Self::Domains(names) => match &question.peer.endpoint {
-                Endpoint::Named(name) => yes_or(
-                    names.iter().any(|each| each.matches(name)),
-                    RuleMatch::DomainNameDiffers,
-                ),
+                // By which of several names it was asked for is a guess: they have to agree.
+                Endpoint::Named(asked) => {
+                    let mut meant =
+                        asked.iter().map(|name| names.iter().any(|each| each.matches(name)));
+                    match meant.next() {
+                        Some(first) if meant.all(|other| other == first) => {
+                            yes_or(first, RuleMatch::DomainNameDiffers)
+                        }
+                        _ => Answer::Unknown(Reason::NameUnknown, RuleMatch::DomainNameUnknown),
+                    }
+                }
                 Endpoint::External | Endpoint::Group(_) => {
                     Answer::Unknown(Reason::NameUnknown, RuleMatch::DomainNameUnknown)
                 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parapet_core::flow::{End, Endpoint, Group, PodIdentity, Protocol, UnknownEnd};
 use parapet_core::identity::{Index, NotAnEnd};
 
-use crate::export::report::EndRow;
+use crate::export::report::{EndRow, NameRow};
 
 /// Different pods of one workload that are judged. Each pod of a StatefulSet has labels of its own.
 const CHOICES_MAX: usize = 64;
@@ -114,6 +114,7 @@ pub(super) fn resolve(row: &EndRow, index: &Index, port: u16, protocol: Protocol
         EndRow::External { address } => by_address(*address, Endpoint::External),
         EndRow::Multicast { address } => by_address(*address, Endpoint::Group(Group::Multicast)),
         EndRow::Broadcast { address } => by_address(*address, Endpoint::Group(Group::Broadcast)),
+        EndRow::Name(row) => Known { choices: named(row), missing: None },
         EndRow::Loopback => {
             let addr = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
             Known::one(End { addr, endpoint: Endpoint::External })
@@ -133,6 +134,22 @@ pub(super) fn resolve(row: &EndRow, index: &Index, port: u16, protocol: Protocol
 
 fn by_address(addr: IpAddr, endpoint: Endpoint) -> Known {
     Known::one(End { addr: Some(addr.to_canonical()), endpoint })
+}
+
+/// One for each address the name led to, each with all names that led to it. What was not kept is
+/// an address that nobody knows, by a name that nobody knows.
+fn named(row: &NameRow) -> Vec<Choice> {
+    let names: Arc<[Arc<str>]> =
+        [&row.name].into_iter().chain(&row.also).map(|name| name.as_str().into()).collect();
+    let end = |addr| End { addr, endpoint: Endpoint::Named(names.clone()) };
+    let known = row.addresses.iter().take(CHOICES_MAX);
+    let known = known.map(|addr| end(Some(addr.to_canonical())));
+    let cut = row.is_cut || row.addresses.is_empty() || row.addresses.len() > CHOICES_MAX;
+    let unknown = match row.is_cut {
+        true => End { addr: None, endpoint: Endpoint::External },
+        false => end(None),
+    };
+    known.chain(cut.then_some(unknown)).map(plain).collect()
 }
 
 fn plain(end: End) -> Choice {

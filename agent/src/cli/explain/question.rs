@@ -99,7 +99,7 @@ impl Question {
             Who::Ip(ip) => index.target_at(*ip, port, protocol),
             Who::Domain { name, ip } => {
                 let addr = ip.map(|ip| ip.to_canonical());
-                End { addr, endpoint: Endpoint::Named(name.as_str().into()) }
+                End { addr, endpoint: Endpoint::Named([name.as_str().into()].into()) }
             }
             Who::Service(name) => index
                 .service_named((&name.namespace, &name.name), (port, protocol))

@@ -58,7 +58,7 @@ fn end(end: &EdgeEnd) -> End {
         EdgeEnd::Pod { namespace, workload } => (Arc::clone(namespace), Arc::clone(&workload.name)),
         EdgeEnd::Service { namespace, name } => (Arc::clone(namespace), Arc::clone(name)),
         EdgeEnd::Node { .. } => without_namespace("node"),
-        EdgeEnd::External { .. } => without_namespace("external"),
+        EdgeEnd::External { .. } | EdgeEnd::Name { .. } => without_namespace("external"),
         EdgeEnd::Multicast { .. } => without_namespace("multicast"),
         EdgeEnd::Broadcast { .. } => without_namespace("broadcast"),
         EdgeEnd::Loopback => without_namespace("loopback"),

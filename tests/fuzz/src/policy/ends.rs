@@ -49,7 +49,7 @@ fn end_without_backends(u: &mut Draw<'_>) -> Result<End> {
         }
         7 => Endpoint::Node(word(u, &NODES)?.into()),
         8 if flag(u)? => Endpoint::External,
-        8 => Endpoint::Named(word(u, &DOMAINS)?.into()),
+        8 => Endpoint::Named(names(u)?),
         _ => Endpoint::Unknown(*u.choose(&UNKNOWN)?),
     };
     Ok(End { addr, endpoint })
@@ -88,4 +88,13 @@ pub(super) fn protocol(u: &mut Draw<'_>) -> Result<Protocol> {
 
 pub(super) fn port(u: &mut Draw<'_>) -> Result<u16> {
     if u.ratio(1, 8)? { u.arbitrary() } else { u.int_in_range(79..=84) }
+}
+
+/// One or two.
+fn names(u: &mut arbitrary::Unstructured<'_>) -> arbitrary::Result<std::sync::Arc<[std::sync::Arc<str>]>> {
+    let mut names = vec![word(u, &DOMAINS)?.into()];
+    if flag(u)? {
+        names.push(word(u, &DOMAINS)?.into());
+    }
+    Ok(names.into())
 }
