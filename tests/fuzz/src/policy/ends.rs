@@ -91,7 +91,7 @@ pub(super) fn port(u: &mut Draw<'_>) -> Result<u16> {
 }
 
 /// One or two.
-fn names(u: &mut arbitrary::Unstructured<'_>) -> arbitrary::Result<std::sync::Arc<[std::sync::Arc<str>]>> {
+fn names(u: &mut Draw<'_>) -> Result<Arc<[Arc<str>]>> {
     let mut names = vec![word(u, &DOMAINS)?.into()];
     if flag(u)? {
         names.push(word(u, &DOMAINS)?.into());
