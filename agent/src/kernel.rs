@@ -46,6 +46,8 @@ mod shares;
 mod slots;
 mod syscall;
 mod tables;
+#[cfg(feature = "measure")]
+pub mod verified;
 
 /// How often counters are read when nothing wakes the agent sooner.
 const READ_EVERY: Duration = Duration::from_millis(250);

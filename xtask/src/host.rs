@@ -15,6 +15,9 @@ const CAPABILITIES: [(&str, u32); 4] =
 /// Programs that the simulated node runs.
 const NODE_PROGRAMS: [&str; 4] = ["ip", "nft", "nsenter", "unshare"];
 
+/// Programs that pack and run the emulated machines of the stock kernels.
+const MACHINE_PROGRAMS: [&str; 5] = ["qemu-system-x86_64", "busybox", "cpio", "strip", "ldd"];
+
 /// Whether CI declared that every tier it provides must run.
 pub(crate) fn is_ci() -> bool {
     std::env::var_os("CI").is_some_and(|value| value == "true" || value == "1")
@@ -36,6 +39,17 @@ pub(crate) fn missing_for_kernel_tier() -> Vec<String> {
     if missing.is_empty() && !can_make_network_namespace() {
         missing.push("permission to make network namespaces".to_string());
     }
+    missing
+}
+
+/// Why no stock kernel can be started on this machine; empty when they can.
+pub(crate) fn missing_for_kernels_tier() -> Vec<String> {
+    let mut missing = Vec::new();
+    if !cfg!(target_arch = "x86_64") {
+        missing.push("x86-64: the kernels are Debian's for amd64".to_string());
+    }
+    let programs = MACHINE_PROGRAMS.iter().filter(|name| run::find_program(name).is_none());
+    missing.extend(programs.map(|program| format!("the program {program}")));
     missing
 }
 

@@ -82,7 +82,7 @@ fn main() -> ExitCode {
 
 fn perform(task: &Task, layout: &Layout) -> anyhow::Result<ExitCode> {
     match task {
-        Task::Setup => setup::perform(layout).map(|_| ExitCode::SUCCESS),
+        Task::Setup => setup::perform_all(layout).map(|()| ExitCode::SUCCESS),
         Task::Build => build::perform(layout).map(|_| ExitCode::SUCCESS),
         Task::Demo { keep } => demo::perform(layout, *keep),
         Task::Test { tiers } => test::perform(layout, tiers),

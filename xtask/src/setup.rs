@@ -1,8 +1,10 @@
 //! `cargo xtask setup`: what this machine has comes in, installed packages and a BPF toolchain go
-//! out. Run twice, the second run changes nothing. It never starts a service, never removes a
-//! package and never installs anything that `packages` does not list.
+//! out, and stock kernels in the user's cache folder. Run twice, the second run changes nothing. It
+//! never starts a service, never removes a package and never installs anything that `packages` does
+//! not list.
 
 mod apt;
+pub(crate) mod kernels;
 pub(crate) mod packages;
 pub(crate) mod toolchain;
 
@@ -15,7 +17,15 @@ use packages::{Need, PACKAGES};
 use toolchain::Toolchain;
 
 /// Brings this machine to where everything builds and every tier can run.
-pub(crate) fn perform(layout: &Layout) -> anyhow::Result<Toolchain> {
+pub(crate) fn perform_all(layout: &Layout) -> anyhow::Result<()> {
+    perform(layout)?;
+    kernels::ensure()?;
+    say!("    setup complete");
+    Ok(())
+}
+
+/// All but the kernels, which only one tier needs.
+fn perform(layout: &Layout) -> anyhow::Result<Toolchain> {
     run::announce("setup", "packages, the BPF compiler and bpf-linker; what is there is kept");
     let has_upstream = toolchain::find_upstream().is_some();
     let missing = missing_packages(has_upstream, true)?;
@@ -24,7 +34,6 @@ pub(crate) fn perform(layout: &Layout) -> anyhow::Result<Toolchain> {
     }
     let toolchain = toolchain::find_or_install(layout)?;
     say!("    BPF toolchain: {toolchain}");
-    say!("    setup complete");
     Ok(toolchain)
 }
 

@@ -32,12 +32,16 @@ const fn tool(package: &'static str, program: &'static str, reason: &'static str
     Need { package, program: Some(program), is_for_debian_compiler: false, reason }
 }
 
+const fn package(package: &'static str, reason: &'static str) -> Need {
+    Need { package, program: None, is_for_debian_compiler: false, reason }
+}
+
 const fn compiler(package: &'static str, reason: &'static str) -> Need {
     Need { package, program: None, is_for_debian_compiler: true, reason }
 }
 
 /// Everything, in the order in which it is needed.
-pub(crate) const PACKAGES: [Need; 11] = [
+pub(crate) const PACKAGES: [Need; 14] = [
     tool("g++", "g++", "links every Rust binary; LLVM in bpf-linker and libFuzzer are C++"),
     tool("ca-certificates", "update-ca-certificates", "cargo fetches crates over TLS"),
     compiler("rustc-web", "Debian's current rustc, which compiles the BPF programs"),
@@ -53,6 +57,10 @@ pub(crate) const PACKAGES: [Need; 11] = [
         "promtool",
         "promtool checks /metrics; a real Prometheus scrapes it in a test",
     ),
+    tool("qemu-system-x86", "qemu-system-x86_64", "emulates machines that run stock kernels"),
+    // Not any busybox: nothing else is inside of the emulated machine.
+    package("busybox-static", "mounts and powers off inside of the emulated machines"),
+    tool("cpio", "cpio", "packs the only file system of the emulated machines"),
 ];
 
 #[cfg(test)]

@@ -1,11 +1,12 @@
 //! The tiers of the test suite. A name comes in; what it proves, what it needs and the command
-//! that runs it go out. It runs nothing itself.
+//! that runs it go out. It runs no test itself; it fetches the stock kernels that are missing.
 
 use std::process::Command;
 
 use clap::ValueEnum;
 
 use crate::layout::Layout;
+use crate::setup::kernels;
 use crate::{host, run};
 
 /// The tiers that `cargo xtask test` knows.
@@ -27,6 +28,8 @@ pub(crate) enum TierName {
     Conformance,
     /// The simulated node: real traffic through real BPF programs.
     Kernel,
+    /// Stock kernels in emulated machines: every program loads, attaches and fires.
+    Kernels,
 }
 
 /// How a tier is to be run here.
@@ -46,7 +49,7 @@ pub(crate) enum Plan {
 
 impl TierName {
     /// All tiers in the order in which they run.
-    pub(crate) const FAST_TO_SLOW: [Self; 8] = [
+    pub(crate) const FAST_TO_SLOW: [Self; 9] = [
         Self::Tidy,
         Self::Xtask,
         Self::Core,
@@ -55,6 +58,7 @@ impl TierName {
         Self::Scenarios,
         Self::Conformance,
         Self::Kernel,
+        Self::Kernels,
     ];
 
     /// The name on the command line and in the table.
@@ -68,6 +72,7 @@ impl TierName {
             Self::Scenarios => "scenarios",
             Self::Conformance => "conformance",
             Self::Kernel => "kernel",
+            Self::Kernels => "kernels",
         }
     }
 
@@ -82,6 +87,7 @@ impl TierName {
             Self::Scenarios => "each rule of policy by name; needs the built agent",
             Self::Conformance => "other implementations' judgements; needs ../shared/conformance",
             Self::Kernel => "real traffic on the simulated node; needs root and BPF",
+            Self::Kernels => "every BPF program on stock kernels; needs qemu, and once the network",
         }
     }
 
@@ -123,7 +129,25 @@ impl TierName {
                 command.args(["--", "--test-threads=1"]);
                 Plan::Cargo(command)
             }
+            Self::Kernels => plan_kernels(layout),
         }
+    }
+}
+
+fn plan_kernels(layout: &Layout) -> Plan {
+    let cannot = |reason| Plan::Cannot { reason, must_run_in_ci: true };
+    let missing = host::missing_for_kernels_tier();
+    if !missing.is_empty() {
+        return cannot(format!("missing: {}", missing.join(", ")));
+    }
+    match kernels::ensure() {
+        Ok(folder) => {
+            let mut command = suite(layout, "kernels");
+            // An emulated machine keeps one CPU busy; their tables are a result of the tier.
+            command.env("PARAPET_KERNELS", folder).args(["--", "--test-threads=2", "--nocapture"]);
+            Plan::Cargo(command)
+        }
+        Err(error) => cannot(format!("{error:#}")),
     }
 }
 

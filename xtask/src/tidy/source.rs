@@ -43,6 +43,7 @@ impl Source {
     pub(super) fn is_test(&self) -> bool {
         let suites = [
             "tests/kernel/",
+            "tests/kernels/",
             "tests/cli/",
             "tests/scenarios/",
             "tests/conformance/",

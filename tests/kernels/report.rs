@@ -1,0 +1,89 @@
+//! What a guest tells its host: values in, one marked line of JSON for each out, and back. It holds
+//! the numbers of the guest's traffic too, since one side makes it and the other expects it.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use parapet_core::flow::Direction;
+use serde::{Deserialize, Serialize};
+
+/// The kernel writes to the same console, also in the middle of a line of ours.
+pub(crate) const MARK: &str = "@parapet ";
+
+pub(crate) const TCP_ANSWERED: u16 = 7001;
+pub(crate) const TCP_REFUSED: u16 = 7002;
+pub(crate) const UDP_ANSWERED: u16 = 7003;
+pub(crate) const UDP_REFUSED: u16 = 7004;
+/// TCP connections to the answering port, for each address family.
+pub(crate) const TCP_CONNECTIONS: u64 = 3;
+/// Questions of one UDP socket, each with its answer.
+pub(crate) const DATAGRAMS: u64 = 5;
+/// For each family: both ends of what was answered, one end of what was refused.
+pub(crate) const FLOWS: usize = 2 * (2 + 1 + 2 + 1);
+
+/// One line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Line {
+    Program(ProgramLine),
+    Flow(FlowLine),
+    Lost { stage: String, count: u64 },
+    Failed(String),
+    Done,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let json = serde_json::to_string(self).map_err(|_| fmt::Error)?;
+        write!(f, "{MARK}{json}")
+    }
+}
+
+/// One program of the object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProgramLine {
+    pub(crate) program: String,
+    pub(crate) loaded: bool,
+    pub(crate) attached: bool,
+    pub(crate) runs: u64,
+    /// What the verifier walked through.
+    pub(crate) instructions: Option<u32>,
+    pub(crate) error: Option<String>,
+}
+
+/// What tells the guest's flows apart.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct FlowKey {
+    pub(crate) peer: IpAddr,
+    pub(crate) protocol: u8,
+    pub(crate) port: u16,
+    pub(crate) direction: Option<Direction>,
+}
+
+/// One flow of the guest's traffic, all reads together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FlowLine {
+    pub(crate) key: FlowKey,
+    pub(crate) attempts: u64,
+    pub(crate) answered: u64,
+    pub(crate) refused: u64,
+    pub(crate) closed: u64,
+    /// 0 for TCP, whose acknowledgements depend on time.
+    pub(crate) sent_packets: u64,
+    /// 0 for TCP.
+    pub(crate) received_packets: u64,
+}
+
+impl FlowLine {
+    /// A flow that nothing happened on.
+    pub(crate) fn new(key: FlowKey) -> Self {
+        Self {
+            key,
+            attempts: 0,
+            answered: 0,
+            refused: 0,
+            closed: 0,
+            sent_packets: 0,
+            received_packets: 0,
+        }
+    }
+}
