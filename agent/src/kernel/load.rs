@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use aya::maps::{HashMap as BpfHashMap, Map, MapData, Queue};
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
-use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use parapet_common::{
     MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_RETURNED,
     MAP_SERVICES, MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TOTALS,
@@ -128,6 +128,15 @@ pub(super) fn trial() -> Result<Vec<ProbeStatus>, LoadError> {
 }
 
 pub(super) fn open(config: &KernelConfig, pins: Option<&Pins>) -> Result<(Ebpf, Btf), LoadError> {
+    open_verbose(config, pins, VerifierLogLevel::default())
+}
+
+/// `log` is what the verifier says of a program that is refused.
+pub(super) fn open_verbose(
+    config: &KernelConfig,
+    pins: Option<&Pins>,
+    log: VerifierLogLevel,
+) -> Result<(Ebpf, Btf), LoadError> {
     let no_btf = |problem: String| LoadError {
         missing: format!("{BTF_PATH}: {problem}"),
         costs: "no program that reads kernel structures can be loaded".to_owned(),
@@ -143,7 +152,7 @@ pub(super) fn open(config: &KernelConfig, pins: Option<&Pins>) -> Result<(Ebpf, 
             .unwrap_or(false),
     );
     let mut loader = EbpfLoader::new();
-    loader.btf(Some(&btf));
+    loader.btf(Some(&btf)).verifier_log_level(log);
     for map in [MAP_FLOWS, MAP_SLOTS, MAP_FREE_SLOTS] {
         loader.map_max_entries(map, config.flows_max);
     }

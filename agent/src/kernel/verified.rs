@@ -6,6 +6,7 @@
 
 use std::os::fd::OwnedFd;
 
+use aya::VerifierLogLevel;
 use aya::sys::{Stats, enable_stats};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -70,14 +71,14 @@ pub fn programs(sensor: &Sensor) -> Vec<Verified> {
 /// The object cannot be opened, or the limit not changed.
 pub fn instructions_by_log() -> Result<Vec<(&'static str, u32)>, String> {
     let config = KernelConfig { flows_max: 1, pin_root: None, ..KernelConfig::default() };
-    let (mut programs, btf) = load::open(&config, None).map_err(|error| error.to_string())?;
+    // The statistics alone: the whole walk is megabytes of text.
+    let (mut programs, btf) = load::open_verbose(&config, None, VerifierLogLevel::STATS)
+        .map_err(|error| error.to_string())?;
     let limit = getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(0), maximum: limit.maximum };
     setrlimit(Resource::Nofile, none).map_err(|error| error.to_string())?;
-    let answers: Vec<_> = PROBES
-        .iter()
-        .map(|probe| (probe.name, verify(&mut programs, probe, &btf)))
-        .collect();
+    let answers: Vec<_> =
+        PROBES.iter().map(|probe| (probe.name, verify(&mut programs, probe, &btf))).collect();
     setrlimit(Resource::Nofile, limit).map_err(|error| error.to_string())?;
     let processed = answers.into_iter().filter_map(|(name, answer)| {
         let log = answer.err()?;
