@@ -23,7 +23,11 @@ pub(crate) struct Kernel {
 
 pub(crate) const LINUX_5_10: Kernel = Kernel {
     name: "5.10",
-    not_offered: &[("socket_error", "tracepoint inet_sk_error_report: Linux 5.14")],
+    not_offered: &[
+        ("older_connections", "helper bpf_sock_from_file: Linux 5.11"),
+        ("older_listeners", "helper bpf_sock_from_file: Linux 5.11"),
+        ("socket_error", "tracepoint inet_sk_error_report: Linux 5.14"),
+    ],
 };
 pub(crate) const LINUX_6_1: Kernel = Kernel { name: "6.1", not_offered: &[] };
 pub(crate) const LINUX_6_12: Kernel = Kernel { name: "6.12", not_offered: &[] };
