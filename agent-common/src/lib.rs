@@ -197,7 +197,7 @@ pub struct FlowSlot {
 }
 
 /// A port of a Service, as a client asks for it. Its value is `SERVICE_*` bits.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ServicePort {
     /// In the form of [`FlowKey::peer_addr`].
@@ -208,6 +208,8 @@ pub struct ServicePort {
     pub protocol: u8,
     /// 4 or 6.
     pub family: u8,
+    /// Always zero.
+    pub reserved: u32,
 }
 
 /// How much of the tables one cgroup has. The kernel only adds to its copy and the agent only to
@@ -320,7 +322,7 @@ const _: () = assert!(core::mem::offset_of!(FlowSlot, state) == 36);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, first_seen_ns) == 40);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, attempts_total) == 88);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, local_addr) == 144);
-const _: () = assert!(size_of::<ServicePort>() == 20 && align_of::<ServicePort>() == 2);
+const _: () = assert!(size_of::<ServicePort>() == 24 && align_of::<ServicePort>() == 8);
 const _: () = assert!(size_of::<Share>() == 16);
 const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Pair>() == 32);
 const _: () = assert!(size_of::<EventHeader>() == 16);

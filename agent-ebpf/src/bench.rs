@@ -4,7 +4,7 @@ use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use parapet_common::FlowKey;
 
 use crate::{
-    clock, count,
+    clock, count, flow,
     maps::{FLOWS, LOST},
     packet::{self, Packet, Parsed, Way},
 };
@@ -26,7 +26,7 @@ pub fn bench_floor(ctx: SkBuffContext) -> i32 {
     }
     let key = FlowKey {
         cgroup_id: 1,
-        peer_addr: packet.peer_addr,
+        peer_addr: flow::bytes(packet.peer),
         service_port: packet.peer_port,
         protocol: packet.protocol,
         family: packet.family,

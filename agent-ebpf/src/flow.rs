@@ -15,9 +15,9 @@ use parapet_common::{
 
 use crate::{
     clock, count, emit,
-    maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS},
-    opaque,
-    packet::{self, IPPROTO_TCP, Packet, Parsed, Way},
+    maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS, SocketState},
+    names, opaque,
+    packet::{self, Address, IPPROTO_TCP, Packet, Parsed, Way},
     pair, share,
     socket::{self, CachedFlow},
     tcp,
@@ -55,11 +55,98 @@ fn observe(ctx: &SkBuffContext, way: Way) {
     let Some(state) = socket::state(sk) else {
         return count::lost(STAGE_SOCKET_STORAGE);
     };
-    if packet.protocol == IPPROTO_TCP {
-        tcp::observe(ctx, &mut packet, sk, state);
+    let decision = if packet.protocol == IPPROTO_TCP {
+        tcp::decide(ctx, &mut packet, sk, state)
     } else {
-        pair::observe(ctx, &mut packet, sk, state);
+        pair::decide(ctx, &mut packet, sk, state)
+    };
+    packet.hide(ctx);
+    let direction = opaque::zero(ctx).u8(decision.direction);
+    settle(ctx, &packet, state, decision);
+    names::answer(ctx, &packet, direction);
+}
+
+/// What a packet means, said before it is counted.
+pub struct Decision {
+    pub step: Step,
+    /// The slot of its flow; [`NO_SLOT`] if it is still to be found.
+    pub number: u32,
+    /// `DIRECTION_*`.
+    pub direction: u8,
+    pub marks: Marks,
+    /// Whether the pair was answered with it or before.
+    pub answered: bool,
+    /// How long the handshake took that it completes; 0 for none.
+    pub handshake_ns: u64,
+}
+
+/// Where the flow is remembered.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub enum Step {
+    /// The packet is of no flow.
+    None,
+    /// By the socket.
+    Socket,
+    /// By the socket, and by its pair in the table.
+    Pair,
+    /// Nowhere yet: the pair is new.
+    New,
+}
+
+impl Decision {
+    /// Of no flow.
+    pub const NONE: Self = Self {
+        step: Step::None,
+        number: NO_SLOT,
+        direction: 0,
+        marks: NOTHING,
+        answered: false,
+        handshake_ns: 0,
+    };
+}
+
+/// Counts a packet by what was decided. One way for all: what was known of each value by the way it
+/// was decided on is hidden from the verifier, see `opaque`.
+#[inline(always)]
+fn settle(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState, decision: Decision) {
+    let zero = opaque::zero(ctx);
+    let step = zero.u32(decision.step as u32);
+    let direction = zero.u8(decision.direction);
+    let answered = zero.u32(u32::from(decision.answered)) != 0;
+    let handshake_ns = zero.u64(decision.handshake_ns);
+    let mut marks = zero.u32(decision.marks);
+    let mut number = zero.u32(decision.number);
+    if step == Step::None as u32 {
+        return;
     }
+    let is_found = number == NO_SLOT;
+    if is_found {
+        number = zero.u32(find(ctx, packet, direction));
+    }
+    let word = word(number, packet, answered);
+    if step == Step::New as u32 {
+        if !pair::keep(ctx, packet, state, direction, word) {
+            marks &= !ATTEMPT;
+        }
+    } else {
+        // SAFETY: a live map value; one aligned word, read and written whole.
+        unsafe {
+            let flow = &raw mut (*state).flow;
+            if core::ptr::read_volatile(flow) != word.0 {
+                core::ptr::write_volatile(flow, word.0);
+            }
+        }
+        if is_found && step == Step::Pair as u32 {
+            pair::remember(ctx, packet, word);
+        }
+    }
+    let Some(slot) = slot(number) else { return add_totals(marks) };
+    if handshake_ns != 0 {
+        // SAFETY: a live map value.
+        count::add(unsafe { &raw mut (*slot).handshake_ns_total }, handshake_ns);
+    }
+    add(slot, packet, marks);
 }
 
 /// What a packet adds beside itself, a bit each.
@@ -85,12 +172,12 @@ pub fn cached_slot(ctx: &SkBuffContext, cached: CachedFlow, packet: &Packet, dir
     let same = unsafe {
         cached.is_generation((*slot).generation)
             && core::ptr::read_volatile(&raw const (*slot).state) == SLOT_LIVE
-            && same_address(&raw const (*slot).key.peer_addr, &packet.peer_addr)
+            && same_address(&raw const (*slot).key.peer_addr, &packet.peer)
             && (*slot).key.protocol == packet.protocol
             && (direction == ANY_DIRECTION || (*slot).key.direction == direction)
     };
     // One value for the verifier, however the comparison ended.
-    opaque::u32(ctx, if same { number } else { NO_SLOT })
+    opaque::zero(ctx).u32(if same { number } else { NO_SLOT })
 }
 
 /// The flow that a slot is in: nothing to believe of a slot that is not there.
@@ -104,11 +191,17 @@ pub fn slot(number: u32) -> Option<*mut FlowSlot> {
 /// # Safety
 /// `slot` points into a live map value.
 #[inline(always)]
-unsafe fn same_address(slot: *const [u8; 16], packet: &[u8; 16]) -> bool {
-    let slot = slot.cast::<u64>();
-    let packet = packet.as_ptr().cast::<u64>();
-    // SAFETY: both are 16 bytes; the packet's copy may be unaligned.
-    unsafe { *slot == packet.read_unaligned() && *slot.add(1) == packet.add(1).read_unaligned() }
+unsafe fn same_address(slot: *const [u8; 16], packet: &Address) -> bool {
+    // SAFETY: as above.
+    let [high, low] = unsafe { *slot.cast::<Address>() };
+    high == packet[0] && low == packet[1]
+}
+
+/// Two words as the sixteen bytes of the shared structs, which align them to 8.
+#[inline(always)]
+pub fn bytes(addr: Address) -> [u8; 16] {
+    // SAFETY: two words are sixteen bytes.
+    unsafe { core::mem::transmute::<Address, [u8; 16]>(addr) }
 }
 
 /// The word by which a socket or a pair finds this slot again.
@@ -129,7 +222,7 @@ pub fn key(ctx: &SkBuffContext, packet: &Packet, direction: u8, local_port: u16)
     FlowKey {
         // SAFETY: the context is valid for the whole program.
         cgroup_id: unsafe { bpf_skb_cgroup_id(ctx.skb.skb) },
-        peer_addr: packet.peer_addr,
+        peer_addr: bytes(packet.peer),
         service_port: match direction {
             DIRECTION_EGRESS => packet.peer_port,
             DIRECTION_INGRESS => packet.local_port,
@@ -154,10 +247,11 @@ pub fn is_known(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> bool {
 #[inline(always)]
 pub fn service(packet: &Packet) -> Option<u32> {
     let port = ServicePort {
-        addr: packet.peer_addr,
+        addr: bytes(packet.peer),
         port: packet.peer_port,
         protocol: packet.protocol,
         family: packet.family,
+        reserved: 0,
     };
     // SAFETY: the value is copied at once.
     unsafe { SERVICES.get(port).copied() }
@@ -168,13 +262,13 @@ pub fn service(packet: &Packet) -> Option<u32> {
 #[inline(never)]
 pub fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> u32 {
     let bits = if direction == DIRECTION_EGRESS { service(packet).unwrap_or(0) } else { 0 };
-    let one_by_one = opaque::u32(ctx, bits) & SERVICE_ONE_BY_ONE != 0;
+    let one_by_one = opaque::zero(ctx).u32(bits) & SERVICE_ONE_BY_ONE != 0;
     let key = key(ctx, packet, direction, if one_by_one { packet.local_port } else { 0 });
     // SAFETY: the value is copied at once.
     if let Some(number) = unsafe { FLOWS.get(key).copied() } {
         return number;
     }
-    match take_slot(ctx, &key, packet.way) {
+    match take_slot(ctx, &key, packet) {
         Ok(number) => number,
         Err(stage) => {
             count::lost(stage);
@@ -184,7 +278,7 @@ pub fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> u32 {
 }
 
 #[inline(always)]
-fn take_slot(ctx: &SkBuffContext, key: &FlowKey, way: Way) -> Result<u32, u32> {
+fn take_slot(ctx: &SkBuffContext, key: &FlowKey, packet: &Packet) -> Result<u32, u32> {
     if !share::has_flow(ctx, key.cgroup_id) {
         return Err(STAGE_FLOW_QUOTA);
     }
@@ -196,7 +290,7 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, way: Way) -> Result<u32, u32> {
         let now = clock::now_ns();
         (*slot).first_seen_ns = now;
         (*slot).last_seen_ns = now;
-        (*slot).local_addr = packet::local_address(ctx, way);
+        (*slot).local_addr = bytes(packet::local_address(ctx, packet));
         (*slot).generation
     };
     if FLOWS.insert(key, number, u64::from(BPF_NOEXIST)).is_err() {

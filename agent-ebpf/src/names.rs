@@ -9,13 +9,14 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use parapet_common::{
-    DIRECTION_EGRESS, DNS_BYTES_MAX, DnsAnswer, EVENT_DNS_ANSWER, EventHeader, NAMES_BYTES, STAGE_MALFORMED_PACKET,
-    STAGE_NAMES_FULL,
+    DIRECTION_EGRESS, DNS_BYTES_MAX, DnsAnswer, EVENT_DNS_ANSWER, EventHeader, NAMES_BYTES,
+    STAGE_MALFORMED_PACKET, STAGE_NAMES_FULL,
 };
 
 use crate::{
     count,
     maps::{DnsEvent, NAMES, NAMES_SCRATCH},
+    opaque,
     packet::{IPPROTO_TCP, IPPROTO_UDP, Packet, Way},
     socket,
 };
@@ -68,6 +69,7 @@ fn take(ctx: &SkBuffContext, protocol: u8) {
             return;
         }
         taken += piece(ctx, event, start + taken, total - taken);
+        taken = opaque::zero(ctx).u32(taken);
         if protocol == IPPROTO_UDP {
             return;
         }

@@ -6,28 +6,40 @@
 
 use aya_ebpf::programs::SkBuffContext;
 
-/// Zero, by two reads of a field that does not change while a program runs: volatile, or the
-/// compiler sees it, too.
+/// A zero, of which the verifier knows nothing.
+#[derive(Clone, Copy)]
+pub struct Zero(u64);
+
+/// By two reads of a field that does not change while a program runs: volatile, or the compiler
+/// sees it, too.
 #[inline(always)]
-fn zero(ctx: &SkBuffContext) -> u32 {
+pub fn zero(ctx: &SkBuffContext) -> Zero {
     // SAFETY: the context is valid for the whole program.
     unsafe {
         let length = &raw const (*ctx.skb.skb).len;
-        core::ptr::read_volatile(length).wrapping_sub(core::ptr::read_volatile(length))
+        let zero = core::ptr::read_volatile(length).wrapping_sub(core::ptr::read_volatile(length));
+        Zero(u64::from(zero))
     }
 }
 
-#[inline(always)]
-pub fn u8(ctx: &SkBuffContext, value: u8) -> u8 {
-    value.wrapping_add(zero(ctx) as u8)
-}
+impl Zero {
+    #[inline(always)]
+    pub fn u8(self, value: u8) -> u8 {
+        value.wrapping_add(self.0 as u8)
+    }
 
-#[inline(always)]
-pub fn u32(ctx: &SkBuffContext, value: u32) -> u32 {
-    value.wrapping_add(zero(ctx))
-}
+    #[inline(always)]
+    pub fn u16(self, value: u16) -> u16 {
+        value.wrapping_add(self.0 as u16)
+    }
 
-#[inline(always)]
-pub fn u64(ctx: &SkBuffContext, value: u64) -> u64 {
-    value.wrapping_add(u64::from(zero(ctx)))
+    #[inline(always)]
+    pub fn u32(self, value: u32) -> u32 {
+        value.wrapping_add(self.0 as u32)
+    }
+
+    #[inline(always)]
+    pub fn u64(self, value: u64) -> u64 {
+        value.wrapping_add(self.0)
+    }
 }

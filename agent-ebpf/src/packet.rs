@@ -2,6 +2,8 @@
 //! the IP header first, fragments already put together on the way in and not yet made on the way
 //! out (unless a raw socket made them itself).
 
+use core::mem::offset_of;
+
 use aya_ebpf::programs::SkBuffContext;
 
 use crate::opaque;
@@ -72,10 +74,14 @@ pub enum Role {
     Refuses,
 }
 
+/// Sixteen bytes in network order as the two words that the machine compares and copies.
+pub type Address = [u64; 2];
+
 /// What the sensor needs of one packet.
 pub struct Packet {
     pub way: Way,
-    pub peer_addr: [u8; 16],
+    /// In the form of `FlowKey::peer_addr`.
+    pub peer: Address,
     /// 0 for protocols without ports.
     pub peer_port: u16,
     /// 0 for protocols without ports.
@@ -94,6 +100,21 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Hides from the verifier by which way each field got its value.
+    #[inline(always)]
+    pub fn hide(&mut self, ctx: &SkBuffContext) {
+        let zero = opaque::zero(ctx);
+        self.peer = self.peer.map(|word| zero.u64(word));
+        self.peer_port = zero.u16(self.peer_port);
+        self.local_port = zero.u16(self.local_port);
+        self.pair_port = zero.u16(self.pair_port);
+        self.protocol = zero.u8(self.protocol);
+        self.family = zero.u8(self.family);
+        self.kind = zero.u8(self.kind);
+        self.quote_offset = zero.u32(self.quote_offset);
+        self.quote_is_port = zero.u8(self.quote_is_port);
+    }
+
     #[inline(always)]
     pub fn role(&self) -> Role {
         match (self.protocol, self.kind) {
@@ -116,7 +137,7 @@ impl Packet {
     pub fn new(ctx: &SkBuffContext, way: Way) -> Self {
         Self {
             way,
-            peer_addr: [0; 16],
+            peer: [0; 2],
             peer_port: 0,
             local_port: 0,
             pair_port: 0,
@@ -186,10 +207,21 @@ fn load<T>(ctx: &SkBuffContext, offset: usize) -> Result<T, Parsed> {
 }
 
 #[inline(always)]
-fn ipv4(bytes: [u8; 4]) -> [u8; 16] {
-    let [a, b, c, d] = bytes;
-    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+fn ipv4(bytes: [u8; 4]) -> Address {
+    // The rest is zero.
+    [u64::from(u32::from_ne_bytes(bytes)), 0]
 }
+
+/// ::ffff:a.b.c.d is IPv4 to everyone who reads it; the family comes out, too.
+#[inline(always)]
+fn ipv6(bytes: [u8; 16]) -> (Address, u8) {
+    // SAFETY: sixteen bytes are two words.
+    let [high, low] = unsafe { core::mem::transmute::<[u8; 16], Address>(bytes) };
+    if high == 0 && low as u32 == MAPPED { ([low >> 32, 0], 4) } else { ([high, low], 6) }
+}
+
+/// The third of the four words of ::ffff:0:0/96. The machine is little endian, as the target says.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// Fills in the packet. A call of its own: what it needs of the stack is free again after it.
 #[inline(never)]
@@ -200,8 +232,7 @@ pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Parsed {
         6 => parse_ipv6(ctx, packet),
         _ => Err(Parsed::Malformed),
     };
-    packet.family = opaque::u8(ctx, packet.family);
-    packet.protocol = opaque::u8(ctx, packet.protocol);
+    packet.hide(ctx);
     match parsed {
         Ok(()) => Parsed::Flow,
         Err(parsed) => parsed,
@@ -221,7 +252,7 @@ fn parse_ipv4(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), Parsed> {
     }
     packet.family = 4;
     packet.protocol = header.protocol;
-    packet.peer_addr = ipv4(peer);
+    packet.peer = ipv4(peer);
     transport(ctx, packet, usize::from(words) * 4)
 }
 
@@ -229,15 +260,9 @@ fn parse_ipv4(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), Parsed> {
 fn parse_ipv6(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), Parsed> {
     let header: Ipv6Header = load(ctx, 0)?;
     let peer = if matches!(packet.way, Way::Sent) { header.destination } else { header.source };
-    packet.family = 6;
+    (packet.peer, packet.family) = ipv6(peer);
     packet.protocol = header.next_header;
-    packet.peer_addr = peer;
     let offset = skip_extensions(ctx, packet)?;
-    // ::ffff:a.b.c.d on the wire is IPv4 to everyone who reads it.
-    if let [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] = peer {
-        packet.family = 4;
-        packet.peer_addr = ipv4([a, b, c, d]);
-    }
     transport(ctx, packet, offset)
 }
 
@@ -343,12 +368,12 @@ pub fn quoted_echo(ctx: &SkBuffContext, packet: &mut Packet) -> bool {
     let mut at = packet.quote_offset as usize;
     if packet.family == 4 {
         let Ok(header) = ctx.load::<Ipv4Header>(at) else { return false };
-        packet.peer_addr = ipv4(header.destination);
+        packet.peer = ipv4(header.destination);
         packet.protocol = header.protocol;
         at += usize::from(header.version_ihl & 0x0f) * 4;
     } else {
         let Ok(header) = ctx.load::<Ipv6Header>(at) else { return false };
-        packet.peer_addr = header.destination;
+        (packet.peer, _) = ipv6(header.destination);
         packet.protocol = header.next_header;
         at += size_of::<Ipv6Header>();
     }
@@ -358,17 +383,18 @@ pub fn quoted_echo(ctx: &SkBuffContext, packet: &mut Packet) -> bool {
 }
 
 /// The local end's address, which only a new flow wants to know.
-#[inline(never)]
-pub fn local_address(ctx: &SkBuffContext, way: Way) -> [u8; 16] {
-    let version: u8 = ctx.load(0).unwrap_or(0);
-    if version >> 4 == 4 {
-        let Ok(header) = ctx.load::<Ipv4Header>(0) else { return [0; 16] };
-        return ipv4(if matches!(way, Way::Sent) { header.source } else { header.destination });
+#[inline(always)]
+pub fn local_address(ctx: &SkBuffContext, packet: &Packet) -> Address {
+    let is_sent = matches!(packet.way, Way::Sent);
+    if packet.family == 4 {
+        let at = if is_sent {
+            offset_of!(Ipv4Header, source)
+        } else {
+            offset_of!(Ipv4Header, destination)
+        };
+        return ctx.load(at).map_or([0; 2], ipv4);
     }
-    let Ok(header) = ctx.load::<Ipv6Header>(0) else { return [0; 16] };
-    let own = if matches!(way, Way::Sent) { header.source } else { header.destination };
-    match own {
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d] => ipv4([a, b, c, d]),
-        own => own,
-    }
+    let at =
+        if is_sent { offset_of!(Ipv6Header, source) } else { offset_of!(Ipv6Header, destination) };
+    ctx.load(at).map_or([0; 2], |own| ipv6(own).0)
 }

@@ -17,9 +17,8 @@ use parapet_common::{
 
 use crate::{
     clock, count,
-    flow::{self, ANSWER, ANY_DIRECTION, ATTEMPT, Marks, NO_SLOT, NOTHING, RESET},
+    flow::{self, ANSWER, ANY_DIRECTION, ATTEMPT, Decision, Marks, NO_SLOT, NOTHING, RESET, Step},
     maps::{PAIRS, SocketState},
-    names, opaque,
     packet::{
         self, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet,
         Role, Way,
@@ -34,28 +33,29 @@ use crate::{
 /// errno of include/uapi/asm-generic/errno-base.h, as the helpers return it.
 const EEXIST: i32 = -17;
 
+/// Says what the packet means, and notes in the pair that it was heard of.
 #[inline(always)]
-pub fn observe(
+pub fn decide(
     ctx: &SkBuffContext,
     packet: &mut Packet,
     sk: *mut bpf_sock,
     state: *mut SocketState,
-) {
+) -> Decision {
     // SAFETY: a live map value; one aligned word, so it is read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    if cached.peer_port() == packet.pair_port
-        && let Some(slot) = flow::slot(flow::cached_slot(ctx, cached, packet, ANY_DIRECTION))
-    {
-        return observe_cached(ctx, packet, state, slot, cached);
+    if cached.peer_port() == packet.pair_port {
+        let number = flow::cached_slot(ctx, cached, packet, ANY_DIRECTION);
+        if let Some(slot) = flow::slot(number) {
+            return of_socket(ctx, packet, state, (number, slot), cached);
+        }
     }
     // SAFETY: `sk` is a whole socket, its fields may be read.
     if unsafe { (*sk).state } == STATE_ESTABLISHED && has_ports(packet.protocol) {
         as_asked(packet, sk);
     }
-    if let Some(pair) = known(ctx, packet, state) {
-        observe_known(ctx, packet, state, pair);
-    } else {
-        begin(ctx, packet, state);
+    match known(ctx, packet, state) {
+        Some(pair) => of_pair(ctx, packet, pair),
+        None => beginning(ctx, packet, state).decision(),
     }
 }
 
@@ -68,39 +68,35 @@ fn has_ports(protocol: u8) -> bool {
 /// backend's address already, on its way in the Service's again.
 #[inline(always)]
 fn as_asked(packet: &mut Packet, sk: *mut bpf_sock) {
-    let (wire_addr, wire_port) = (packet.peer_addr, packet.peer_port);
+    let (wire_addr, wire_port) = (packet.peer, packet.peer_port);
     socket::set_asked(packet, sk);
-    let is_wire = packet.peer_port == wire_port && packet.peer_addr == wire_addr;
+    let is_wire = packet.peer_port == wire_port && packet.peer == wire_addr;
     // A connected socket may also send to somebody else.
     if !is_wire && flow::service(packet).is_none() {
-        packet.peer_addr = wire_addr;
+        packet.peer = wire_addr;
         packet.peer_port = wire_port;
         packet.pair_port = wire_port;
     }
 }
 
 #[inline(always)]
-fn observe_cached(
+fn of_socket(
     ctx: &SkBuffContext,
     packet: &Packet,
     state: *mut SocketState,
-    slot: *mut FlowSlot,
+    (number, slot): (u32, *mut FlowSlot),
     cached: CachedFlow,
-) {
+) -> Decision {
     // SAFETY: a live map value.
     let direction = unsafe { (*slot).key.direction };
     let (marks, answered) = marks(direction, packet, cached.answered());
-    let marks = opaque::u32(ctx, marks);
-    if answered != cached.answered() {
-        // SAFETY: a live map value; one aligned word, written whole.
-        unsafe { core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0) };
-        if let Some(pair) = known(ctx, packet, state) {
-            // SAFETY: a live map value.
-            unsafe { (*pair).answered = 1 };
-        }
+    if answered != cached.answered()
+        && let Some(pair) = known(ctx, packet, state)
+    {
+        // SAFETY: a live map value.
+        unsafe { (*pair).answered = 1 };
     }
-    flow::add(slot, packet, marks);
-    names::answer(ctx, packet, direction);
+    Decision { step: Step::Socket, number, direction, marks, answered, handshake_ns: 0 }
 }
 
 /// What a packet of a pair with this direction counts, and whether the pair was answered then.
@@ -132,7 +128,7 @@ fn key(ctx: &SkBuffContext, packet: &Packet) -> PairKey {
     };
     PairKey {
         owner,
-        peer_addr: packet.peer_addr,
+        peer_addr: flow::bytes(packet.peer),
         peer_port: packet.pair_port,
         local_port: packet.local_port,
         protocol: packet.protocol,
@@ -152,12 +148,11 @@ fn known(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> Optio
 }
 
 #[inline(always)]
-fn observe_known(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState, pair: *mut Pair) {
+fn of_pair(ctx: &SkBuffContext, packet: &Packet, pair: *mut Pair) -> Decision {
     // SAFETY: a live map value; an entry forgotten meanwhile is still mapped memory.
     let (direction, before, cached) =
         unsafe { ((*pair).direction as u8, (*pair).answered != 0, CachedFlow((*pair).flow)) };
     let (marks, answered) = marks(direction, packet, before);
-    let marks = opaque::u32(ctx, marks);
     // SAFETY: as above.
     unsafe {
         (*pair).last_seen_ns = clock::now_ns();
@@ -165,44 +160,17 @@ fn observe_known(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState, 
             (*pair).answered = 1;
         }
     }
-    let mut number = flow::cached_slot(ctx, cached, packet, direction);
-    if number == NO_SLOT {
-        number = flow::find(ctx, packet, direction);
-    }
-    let word = flow::word(number, packet, answered);
-    // SAFETY: as above; one aligned word each, written whole.
-    unsafe {
-        core::ptr::write_volatile(&raw mut (*pair).flow, word.0);
-        core::ptr::write_volatile(&raw mut (*state).flow, word.0);
-    }
-    match flow::slot(number) {
-        Some(slot) => flow::add(slot, packet, marks),
-        None => flow::add_totals(marks),
-    }
-    names::answer(ctx, packet, direction);
+    let number = flow::cached_slot(ctx, cached, packet, direction);
+    Decision { step: Step::Pair, number, direction, marks, answered, handshake_ns: 0 }
 }
 
-/// The first packet of a pair, or of one that was forgotten.
-#[inline(never)]
-fn begin(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) {
-    let (direction, attempt) = match beginning(ctx, packet, state) {
-        Beginning::None => return,
-        Beginning::Unknown => (DIRECTION_UNKNOWN, false),
-        Beginning::WeAsk => (DIRECTION_EGRESS, true),
-        Beginning::PeerAsks => (DIRECTION_INGRESS, true),
-        Beginning::WeAsked => (DIRECTION_EGRESS, false),
-        Beginning::PeerAsked => (DIRECTION_INGRESS, false),
-    };
-    let direction = opaque::u8(ctx, direction);
-    let number = flow::find(ctx, packet, direction);
-    let word = flow::word(number, packet, false);
-    let remembered = keep(ctx, packet, state, direction, word);
-    let marks = if attempt && remembered { ATTEMPT } else { NOTHING };
-    match flow::slot(number) {
-        Some(slot) => flow::add(slot, packet, marks),
-        None => flow::add_totals(marks),
+/// The pair's flow has another slot now.
+#[inline(always)]
+pub fn remember(ctx: &SkBuffContext, packet: &Packet, word: CachedFlow) {
+    if let Some(pair) = PAIRS.get_ptr_mut(key(ctx, packet)) {
+        // SAFETY: a live map value; one aligned word, written whole.
+        unsafe { core::ptr::write_volatile(&raw mut (*pair).flow, word.0) };
     }
-    names::answer(ctx, packet, direction);
 }
 
 /// Who began, and when. Without fields: the kernel's type checker refuses what the compiler makes
@@ -223,6 +191,23 @@ enum Beginning {
     PeerAsked,
 }
 
+impl Beginning {
+    #[inline(always)]
+    fn decision(self) -> Decision {
+        let (direction, marks) = match self {
+            Self::None => return Decision::NONE,
+            Self::Unknown => (DIRECTION_UNKNOWN, NOTHING),
+            Self::WeAsk => (DIRECTION_EGRESS, ATTEMPT),
+            Self::PeerAsks => (DIRECTION_INGRESS, ATTEMPT),
+            Self::WeAsked => (DIRECTION_EGRESS, NOTHING),
+            Self::PeerAsked => (DIRECTION_INGRESS, NOTHING),
+        };
+        let step = Step::New;
+        Decision { step, number: NO_SLOT, direction, marks, answered: false, handshake_ns: 0 }
+    }
+}
+
+/// For the first packet of a pair, or of one that was forgotten.
 #[inline(never)]
 fn beginning(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> Beginning {
     let sent = matches!(packet.way, Way::Sent);
@@ -264,8 +249,8 @@ fn beginning(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> B
 
 /// Remembers a new pair: in the socket if it is its only one, else in the table, together with the
 /// one that the socket remembered so far. False, and the packet counted as lost, without room.
-#[inline(always)]
-fn keep(
+#[inline(never)]
+pub fn keep(
     ctx: &SkBuffContext,
     packet: &Packet,
     state: *mut SocketState,

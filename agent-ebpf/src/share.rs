@@ -18,7 +18,7 @@ use crate::{
 pub fn has_flow(ctx: &SkBuffContext, cgroup_id: u64) -> bool {
     let (taken, returned) = of(cgroup_id);
     let has = taken.flows.saturating_sub(returned.flows) < u64::from(maps::flows_share());
-    opaque::u32(ctx, u32::from(has)) != 0
+    opaque::zero(ctx).u32(u32::from(has)) != 0
 }
 
 /// Whether this cgroup may have one more socket pair.
@@ -26,7 +26,7 @@ pub fn has_flow(ctx: &SkBuffContext, cgroup_id: u64) -> bool {
 pub fn has_pair(ctx: &SkBuffContext, cgroup_id: u64) -> bool {
     let (taken, returned) = of(cgroup_id);
     let has = taken.pairs.saturating_sub(returned.pairs) < u64::from(PAIRS_MAX / SHARE_DIVISOR);
-    opaque::u32(ctx, u32::from(has)) != 0
+    opaque::zero(ctx).u32(u32::from(has)) != 0
 }
 
 #[inline(always)]

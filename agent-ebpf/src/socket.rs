@@ -119,19 +119,17 @@ pub fn set_asked(packet: &mut Packet, sk: *mut bpf_sock) {
     if port == 0 {
         return;
     }
-    let addr: *mut u32 = packet.peer_addr.as_mut_ptr().cast();
-    // SAFETY: sixteen bytes are four words. The verifier knows the socket's address as fields of
-    // four bytes and lets no two of them be read at once.
-    unsafe {
+    // SAFETY: as above. The verifier knows the socket's address as fields of four bytes and lets no
+    // two of them be read at once.
+    packet.peer = unsafe {
         if packet.family == 4 {
-            addr.write_unaligned((*sk).dst_ip4);
+            [u64::from((*sk).dst_ip4), 0]
         } else {
-            addr.write_unaligned(core::ptr::read_volatile(&raw const (*sk).dst_ip6[0]));
-            addr.add(1).write_unaligned(core::ptr::read_volatile(&raw const (*sk).dst_ip6[1]));
-            addr.add(2).write_unaligned(core::ptr::read_volatile(&raw const (*sk).dst_ip6[2]));
-            addr.add(3).write_unaligned(core::ptr::read_volatile(&raw const (*sk).dst_ip6[3]));
+            let [a, b, c, d] = [0, 1, 2, 3]
+                .map(|word| u64::from(core::ptr::read_volatile(&raw const (*sk).dst_ip6[word])));
+            [a | b << 32, c | d << 32]
         }
-    }
+    };
     packet.peer_port = port;
     packet.pair_port = port;
 }

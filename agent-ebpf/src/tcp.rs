@@ -12,11 +12,10 @@ use aya_ebpf::{
 use parapet_common::{DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN};
 
 use crate::{
-    count,
-    flow::{self, ANSWER, ATTEMPT, CLOSE, Marks, NO_SLOT, NOTHING, RESET},
+    flow::{self, ANSWER, ATTEMPT, CLOSE, Decision, Marks, NOTHING, RESET, Step},
     maps::SocketState,
-    names, opaque,
-    packet::{self, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
+    opaque,
+    packet::{self, Address, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
         self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER, PHASE_MIDSTREAM,
         PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING, STATE_CLOSE, STATE_LISTEN,
@@ -24,13 +23,14 @@ use crate::{
     },
 };
 
+/// Says what the packet means, and writes the connection's next phase.
 #[inline(always)]
-pub fn observe(
+pub fn decide(
     ctx: &SkBuffContext,
     packet: &mut Packet,
     sk: *mut bpf_sock,
     state: *mut SocketState,
-) {
+) -> Decision {
     let way = packet.way;
     // SAFETY: `sk` is a whole socket, its fields may be read.
     let tcp_state = unsafe { (*sk).state };
@@ -38,7 +38,7 @@ pub fn observe(
     let phase = unsafe { (*state).phase };
     // The kernel's own socket for resets and TIME_WAIT answers, on behalf of no process: no flow.
     if phase == PHASE_NEW && matches!(way, Way::Sent) && tcp_state == STATE_CLOSE {
-        return;
+        return Decision::NONE;
     }
     let (next, marks) = if tcp_state == STATE_LISTEN {
         let attempts = matches!(way, Way::Received)
@@ -49,13 +49,13 @@ pub fn observe(
         socket::set_asked(packet, sk);
         advance(phase, way, packet.kind, tcp_state == STATE_SYN_SENT)
     };
-    let (next, marks) = (opaque::u32(ctx, next), opaque::u32(ctx, marks));
+    let zero = opaque::zero(ctx);
+    let (next, marks) = (zero.u32(next), zero.u32(marks));
     let direction = match next {
         PHASE_LISTENER | PHASE_OPEN_INGRESS | PHASE_ENDED_INGRESS => DIRECTION_INGRESS,
         PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS => DIRECTION_EGRESS,
         _ => DIRECTION_UNKNOWN,
     };
-    let direction = opaque::u8(ctx, direction);
     let handshake_ns = if next != phase {
         turn(state, phase, next, marks)
     } else {
@@ -65,23 +65,16 @@ pub fn observe(
         }
         0
     };
-    let handshake_ns = opaque::u64(ctx, handshake_ns);
     // SAFETY: a live map value; one aligned word, read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    let mut number = flow::cached_slot(ctx, cached, packet, direction);
-    if number == NO_SLOT {
-        number = flow::find(ctx, packet, direction);
-        let word = flow::word(number, packet, false);
-        // SAFETY: as above, written whole.
-        unsafe { core::ptr::write_volatile(&raw mut (*state).flow, word.0) };
+    Decision {
+        step: Step::Socket,
+        number: flow::cached_slot(ctx, cached, packet, direction),
+        direction,
+        marks,
+        answered: false,
+        handshake_ns,
     }
-    let Some(slot) = flow::slot(number) else { return flow::add_totals(marks) };
-    if handshake_ns != 0 {
-        // SAFETY: a live map value.
-        count::add(unsafe { &raw mut (*slot).handshake_ns_total }, handshake_ns);
-    }
-    flow::add(slot, packet, marks);
-    names::answer(ctx, packet, direction);
 }
 
 /// Writes the next phase and its times; how long the handshake took that this completes, or 0,
@@ -133,8 +126,8 @@ fn advance(phase: u32, way: Way, flags: u8, connecting: bool) -> (u32, Marks) {
 /// that had no room for the first one holds none: then the repetition is a new attempt.)
 #[inline(never)]
 fn is_first_syn(ctx: &SkBuffContext, packet: &Packet) -> bool {
-    let local = words(packet::local_address(ctx, Way::Received));
-    let peer = words(packet.peer_addr);
+    let local = words(packet::local_address(ctx, packet));
+    let peer = words(packet.peer);
     let [a, b] = packet.peer_port.to_be_bytes();
     let [c, d] = packet.local_port.to_be_bytes();
     let ports = u32::from_ne_bytes([a, b, c, d]);
@@ -165,7 +158,7 @@ fn is_first_syn(ctx: &SkBuffContext, packet: &Packet) -> bool {
 }
 
 #[inline(always)]
-fn words(addr: [u8; 16]) -> [u32; 4] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = addr;
-    [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]].map(u32::from_ne_bytes)
+fn words(addr: Address) -> [u32; 4] {
+    let [high, low] = addr;
+    [high as u32, (high >> 32) as u32, low as u32, (low >> 32) as u32]
 }

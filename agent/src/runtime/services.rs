@@ -58,7 +58,8 @@ fn entry(asked: &AskedPort) -> (ServicePort, u32) {
             6
         }
     };
-    let port = ServicePort { addr, port: asked.port, protocol: asked.protocol.0, family };
+    let port =
+        ServicePort { addr, port: asked.port, protocol: asked.protocol.0, family, reserved: 0 };
     (port, if asked.is_divided { SERVICE_ONE_BY_ONE } else { 0 })
 }
 
@@ -78,10 +79,10 @@ mod tests {
         };
         let mut addr = [0; 16];
         addr[..4].copy_from_slice(&[10, 96, 0, 1]);
-        let v4 = ServicePort { addr, port: 80, protocol: 17, family: 4 };
+        let v4 = ServicePort { addr, port: 80, protocol: 17, family: 4, reserved: 0 };
         assert_eq!(entry(&asked("10.96.0.1", true)), (v4, 1));
         let addr = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
-        let v6 = ServicePort { addr, port: 80, protocol: 17, family: 6 };
+        let v6 = ServicePort { addr, port: 80, protocol: 17, family: 6, reserved: 0 };
         assert_eq!(entry(&asked("fd00::7", false)), (v6, 0));
     }
 }
