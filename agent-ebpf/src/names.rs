@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id, bpf_skb_load_bytes},
+    helpers::{bpf_skb_cgroup_id, bpf_skb_load_bytes},
     programs::SkBuffContext,
 };
 use parapet_common::{
@@ -14,7 +14,7 @@ use parapet_common::{
 };
 
 use crate::{
-    count,
+    clock, count,
     maps::{DnsEvent, NAMES, NAMES_SCRATCH},
     opaque,
     packet::{IPPROTO_TCP, IPPROTO_UDP, Packet, Way},
@@ -53,7 +53,9 @@ fn take(ctx: &SkBuffContext, protocol: u8) {
     // comes in between. Helpers without preconditions.
     unsafe {
         (*event).header.kind = EVENT_DNS_ANSWER;
-        (*event).header.time_ns = bpf_ktime_get_ns();
+        // The clock of the flows: by a finer one the connection that follows an answer at once would
+        // be older than it.
+        (*event).header.time_ns = clock::now_ns();
         (*event).body = DnsAnswer {
             cgroup_id: bpf_skb_cgroup_id(ctx.skb.skb),
             cookie: socket::cookie(ctx),

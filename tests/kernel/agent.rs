@@ -135,7 +135,7 @@ fn a_service_is_seen_through_to_its_pods_and_ports() {
     let client = node.pod(&PodSpec::new("a", "client")).unwrap();
     let first = node.pod(&PodSpec::new("b", "server")).unwrap();
     let second = node.pod(&PodSpec::new("b", "server")).unwrap();
-    let ports = || vec![Port::new("http", "TCP", 80, 8080), Port::new("dns", "UDP", 53, 5353)];
+    let ports = || vec![Port::new("http", "TCP", 80, 8080), Port::new("echo", "UDP", 7000, 5353)];
     let full = node.service("b", "server", ports(), &[&first, &second]).unwrap();
     let empty = node.service("b", "empty", ports(), &[]).unwrap();
     let agent = Agent::start(&binary(), &node, &[]).unwrap();
@@ -143,7 +143,7 @@ fn a_service_is_seen_through_to_its_pods_and_ports() {
     let _serving = [first.spawn(&serve).unwrap(), second.spawn(&serve).unwrap()];
     for family in BOTH {
         client.run(&Task::connect(full.at(family, 80), 6)).unwrap();
-        client.run(&Task::send(full.at(family, 53), 4, Sockets::PerDatagram)).unwrap();
+        client.run(&Task::send(full.at(family, 7000), 4, Sockets::PerDatagram)).unwrap();
     }
     // Long enough for the SYN sent again when the first ICMP error came too early to be heard.
     let task = Connect {

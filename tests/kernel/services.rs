@@ -87,17 +87,17 @@ fn each_socket_pair_of_udp_is_its_own_backends_and_rewritten_where_it_came_from_
     let green = node.pod(&PodSpec::new("b", "green")).unwrap();
     let _serving = [(&blue, 5353), (&green, 5354)]
         .map(|(pod, port)| pod.spawn(&Task::serve_udp(&[port])).unwrap());
-    let ports = vec![Port::new("dns", "UDP", 53, 5353).on_nodes(30_053)];
+    let ports = vec![Port::new("echo", "UDP", 7000, 5353).on_nodes(30_053)];
     let backends = [Backend::new(&blue), Backend::at(&green, 5354)];
     let service = node.service_of("b", "dns", ports, (Kind::NodePort, false), &backends).unwrap();
     let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
     for family in BOTH {
         let send = |to, sockets| Task::send(to, 4, sockets);
-        let each = client.run(&send(service.at(family, 53), Sockets::PerDatagram)).unwrap();
+        let each = client.run(&send(service.at(family, 7000), Sockets::PerDatagram)).unwrap();
         assert_eq!((each.pairs, each.answered), (4, 4));
         // One socket is one pair, and stays with the backend that it got.
         for _ in 0..2 {
-            let one = client.run(&send(service.at(family, 53), Sockets::Shared)).unwrap();
+            let one = client.run(&send(service.at(family, 7000), Sockets::Shared)).unwrap();
             assert_eq!((one.pairs, one.answered), (1, 4));
         }
         let task = send((NODE.of(family), 30_053).into(), Sockets::PerDatagram);
