@@ -50,8 +50,8 @@ pub const SHARE_DIVISOR: u32 = 4;
 pub const EVENTS_BYTES: u32 = 1 << 20;
 /// Bytes in the ring of DNS answers: a power of two and a multiple of the page size.
 pub const NAMES_BYTES: u32 = 1 << 19;
-/// Most bytes of a packet that one [`DnsAnswer`] carries. A longer TCP segment becomes several, of a
-/// longer datagram only the beginning is handed over.
+/// Most bytes of a packet that one [`DnsAnswer`] carries. A longer TCP segment becomes several, of
+/// a longer datagram only the beginning is handed over.
 pub const DNS_BYTES_MAX: usize = 4096;
 /// Longest cgroup path an event carries, without the final zero byte. Longer ones are cut and the
 /// agent finds the path by the cgroup id instead.

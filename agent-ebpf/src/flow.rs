@@ -207,9 +207,9 @@ pub fn bytes(addr: Address) -> [u8; 16] {
 /// The word by which a socket or a pair finds this slot again.
 #[inline(always)]
 pub fn word(number: u32, packet: &Packet, answered: bool) -> CachedFlow {
-    // SAFETY: a live map value.
     match slot(number) {
         Some(slot) => {
+            // SAFETY: a live map value.
             let generation = unsafe { (*slot).generation };
             CachedFlow::new(number, generation, packet.pair_port, answered)
         }

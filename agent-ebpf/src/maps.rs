@@ -157,8 +157,11 @@ pub fn flows_share() -> u32 {
 /// Declares the load-time constants and the enum that names them.
 macro_rules! offsets {
     ($($variant:ident = $global:ident),* $(,)?) => {
-        $(#[unsafe(no_mangle)]
-        static $global: u32 = 0;)*
+        $(
+        // SAFETY: a name of this object's own, which the loader looks for.
+        #[unsafe(no_mangle)]
+        static $global: u32 = 0;
+        )*
 
         /// Offset in bytes into a struct of the running kernel, set by the agent from the kernel's
         /// BTF.

@@ -53,8 +53,8 @@ fn take(ctx: &SkBuffContext, protocol: u8) {
     // comes in between. Helpers without preconditions.
     unsafe {
         (*event).header.kind = EVENT_DNS_ANSWER;
-        // The clock of the flows: by a finer one the connection that follows an answer at once would
-        // be older than it.
+        // The clock of the flows: by a finer one the connection that follows an answer at once
+        // would be older than it.
         (*event).header.time_ns = clock::now_ns();
         (*event).body = DnsAnswer {
             cgroup_id: bpf_skb_cgroup_id(ctx.skb.skb),

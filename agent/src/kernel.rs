@@ -172,8 +172,8 @@ impl Sensor {
         Ok(self.read_now())
     }
 
-    /// Reads everything there is, without waiting: rings first, so that the cgroups of new flows are
-    /// known before the flows, and the answers before the flows that they led to.
+    /// Reads everything there is, without waiting: rings first, so that the cgroups of new flows
+    /// are known before the flows, and the answers before the flows that they led to.
     pub fn read_now(&mut self) -> Vec<Record> {
         let clock = Clock::now();
         let mut records = Vec::new();

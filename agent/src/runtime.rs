@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use crate::export::Published;
 use crate::export::status::{Health, SourceHealth};
 use crate::export::time::now;
-use crate::kernel::{KernelConfig, Sensor};
+use crate::kernel::{KernelConfig, Sensor, Totals};
 use crate::manifests::Loaded;
 use crate::node::conntrack::Translator;
 use crate::node::{addresses, cgroups};
@@ -70,7 +70,7 @@ pub struct CandidateSource {
 /// What reaches the engine.
 #[derive(Debug)]
 enum Message {
-    Records(Vec<Record>, Vec<(&'static str, u64, u64)>),
+    Records(Vec<Record>, Vec<(&'static str, u64, u64)>, Totals),
     Manifests(Loaded),
     Candidate(CandidateSource, Loaded),
 }
@@ -154,12 +154,13 @@ async fn sense(
             _ = stopped.changed() => break,
         };
         // The engine's task outlives this one; if it is gone there is nobody to tell.
-        if queue.send(Message::Records(records, sensor.capacity())).await.is_err() {
+        if queue.send(Message::Records(records, sensor.capacity(), sensor.totals())).await.is_err()
+        {
             break;
         }
     }
     let last = sensor.read_now();
-    let _ = queue.send(Message::Records(last, sensor.capacity())).await;
+    let _ = queue.send(Message::Records(last, sensor.capacity(), sensor.totals())).await;
     Ok(())
 }
 
@@ -232,8 +233,9 @@ impl Owner {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Records(records, tables) => {
+            Message::Records(records, tables, totals) => {
                 self.health.kernel_tables = tables;
+                self.health.kernel_totals = totals;
                 let records = self.translator.translate(records, Instant::now());
                 if !records.is_empty() {
                     self.step(Input::Records(records));

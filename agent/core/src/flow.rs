@@ -187,8 +187,8 @@ pub enum Endpoint {
     Service(Arc<ServiceIdentity>),
     /// Outside of the cluster.
     External,
-    /// Outside of the cluster, by the domain name it was asked for. Never empty: if several names led
-    /// to the address at that time, all of them, and first the one that was told last.
+    /// Outside of the cluster, by the domain name it was asked for. Never empty: if several names
+    /// led to the address at that time, all of them, and first the one that was told last.
     Named(Arc<[Arc<str>]>),
     /// Many at once, by one address.
     Group(Group),

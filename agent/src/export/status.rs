@@ -11,7 +11,7 @@ use parapet_core::verdict::Profile;
 use serde::Serialize;
 
 use super::time::{rfc3339, seconds_between};
-use crate::kernel::ProbeStatus;
+use crate::kernel::{ProbeStatus, Totals};
 
 /// A second without a step is normal, this many are not.
 const ENGINE_SILENT_SECONDS_MAX: f64 = 10.0;
@@ -25,6 +25,8 @@ pub struct Health {
     pub sources: Vec<SourceHealth>,
     /// (table, entries, capacity) of the kernel's tables.
     pub kernel_tables: Vec<(&'static str, u64, u64)>,
+    /// What the kernel saw, whether it found room in a table or not.
+    pub kernel_totals: Totals,
     /// When the engine last made a step.
     pub engine_at: Timestamp,
     /// The profile verdicts are made under.

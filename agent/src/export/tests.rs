@@ -15,7 +15,7 @@ use parapet_core::verdict::{
 use super::report::render;
 use super::status::SourceHealth;
 use super::*;
-use crate::kernel::ProbeStatus;
+use crate::kernel::{ProbeStatus, Totals};
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const AT: Timestamp = Timestamp(1_795_434_000 * SECOND);
@@ -108,6 +108,7 @@ pub(super) fn health() -> Arc<Health> {
             left_out: BTreeMap::new(),
         }],
         kernel_tables: vec![("flows", 7, 100)],
+        kernel_totals: Totals { attempts: 9, answered: 7, refused: 1 },
         engine_at: AT,
         profile: Profile::Common,
         node: "n1".to_owned(),

@@ -17,7 +17,7 @@ const NAME_BYTES_MAX: usize = 253;
 /// Aliases followed in one answer. Resolvers give up at about as many.
 const ALIASES_MAX: usize = 16;
 const HEADER_BYTES: usize = 12;
-/// Fewest bytes of a question (root name, type, class) and of a record (as those, with TTL, length).
+/// Fewest bytes of a question (root name, type, class) and of a record (as those, TTL, length).
 const QUESTION_BYTES_MIN: usize = 5;
 const RECORD_BYTES_MIN: usize = 11;
 

@@ -124,6 +124,12 @@ impl Scrape {
         let lost = losses(&self.snapshot);
         let lost = lost.iter().map(|(stage, n)| (vec![("stage", (*stage).to_owned())], *n));
         counters(to, "events_lost", "Records and packets that were not followed", lost)?;
+        let seen = self.health.kernel_totals;
+        let seen =
+            [("begun", seen.attempts), ("answered", seen.answered), ("refused", seen.refused)];
+        let seen = seen.map(|(event, count)| (vec![("event", event.to_owned())], count));
+        let help = "Attempts that the kernel saw, with or without room in a table to follow them";
+        counters(to, "kernel_attempts", help, seen.into_iter())?;
         let unattributed = self.snapshot.unattributed.iter().map(|((side, reason), count)| {
             (vec![("side", word(side)), ("reason", (*reason).to_owned())], *count)
         });

@@ -53,6 +53,9 @@ fn an_edge_is_counted_by_outcome_and_by_verdict() {
          direction=\"ingress\"} 0"
             .to_owned(),
         "parapet_observation_window_seconds{subject_namespace=\"shop\"} 90.0".to_owned(),
+        "parapet_kernel_attempts_total{event=\"begun\"} 9".to_owned(),
+        "parapet_kernel_attempts_total{event=\"answered\"} 7".to_owned(),
+        "parapet_kernel_attempts_total{event=\"refused\"} 1".to_owned(),
         "parapet_unattributed_total{side=\"target\",reason=\"no_holder\"} 4".to_owned(),
         "parapet_pending_records{} 1".to_owned(),
         "parapet_unjudged_records{} 0".to_owned(),
