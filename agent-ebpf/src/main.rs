@@ -21,6 +21,7 @@ mod opaque;
 mod packet;
 mod pair;
 mod refusal;
+mod rewrite;
 mod share;
 mod socket;
 mod tcp;

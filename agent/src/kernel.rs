@@ -41,6 +41,8 @@ pub mod measure;
 mod pairs;
 mod pins;
 mod probes;
+#[cfg(feature = "measure")]
+pub mod rewrite;
 mod service_ports;
 mod shares;
 mod slots;

@@ -4,9 +4,10 @@
 //! In: every kind of Service, asked by pods, by the node and from outside. Out: nothing but
 //! assertions, on numbers the generators know.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
+use parapet::kernel::rewrite::Rewrite;
 use parapet::node::conntrack::{Conntrack, Translator, Tuple};
 use parapet_core::flow::{Direction, Protocol, Timestamp};
 use parapet_core::identity::{SourceSeen, Translation};
@@ -392,4 +393,25 @@ fn a_headless_service_is_its_pods() {
         ],
     );
     assert_eq!(report.edges.len(), 4);
+}
+
+/// As a CNI that replaces kube-proxy does it: no packet ever carries the Service's address.
+#[test]
+fn a_backend_that_the_socket_layer_chose_is_the_one_that_was_asked() {
+    let mut node = new_node();
+    let client = node.pod(&PodSpec::new("a", "client")).unwrap();
+    let (server, _serving) = server(&mut node, "server", 8080);
+    // No rule of the node knows this address.
+    let from = SocketAddrV4::new(Addresses::of_service(250).v4, 80);
+    let to = SocketAddrV4::new(server.addresses.v4, 8080);
+    let _rewrite = Rewrite::attach(node.cgroup_root(), from, to).unwrap();
+    let agent = Agent::start(&binary(), &node, &[]).unwrap();
+    from_pod(&client, from.into(), 5);
+    expect(
+        &agent,
+        &[
+            ("egress a/client -> b/server TCP/8080", &[("answered", 5)]),
+            ("ingress a/client -> b/server TCP/8080", &[("answered", 5)]),
+        ],
+    );
 }

@@ -22,7 +22,7 @@ use super::slots::{Key, Slots};
 use super::{KernelConfig, ProbeStatus};
 
 /// The programs, inside of the agent's binary.
-static OBJECT: &[u8] = include_bytes_aligned!(env!("PARAPET_BPF_OBJECT"));
+pub(super) static OBJECT: &[u8] = include_bytes_aligned!(env!("PARAPET_BPF_OBJECT"));
 
 /// Why the sensor cannot run on this machine.
 #[derive(Debug, thiserror::Error)]

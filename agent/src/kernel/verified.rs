@@ -15,8 +15,8 @@ use super::load::{self, chain};
 use super::probes::PROBES;
 use super::{KernelConfig, Sensor};
 
-/// The comparison programs' names begin so.
-const COMPARISON: &str = "bench_";
+/// The names of programs that the agent never loads begin so.
+const NOT_OURS: [&str; 2] = ["bench_", "test_"];
 
 /// A program of the object, as the running kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,12 +41,12 @@ pub fn count_runs() -> Result<OwnedFd, String> {
     enable_stats(Stats::RunTime).map_err(|error| chain(&error))
 }
 
-/// Every program of the object but the comparison programs, sorted by name.
+/// Every program of the object but those for benches and tests, sorted by name.
 #[must_use]
 pub fn programs(sensor: &Sensor) -> Vec<Verified> {
     let programs = sensor._programs.programs();
     let mut all: Vec<_> = programs
-        .filter(|(name, _)| !name.starts_with(COMPARISON))
+        .filter(|(name, _)| !NOT_OURS.iter().any(|prefix| name.starts_with(prefix)))
         .map(|(name, program)| {
             let info = program.info().ok();
             Verified {
