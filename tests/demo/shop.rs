@@ -11,10 +11,12 @@ use support::node::Node;
 use support::pod::{Owner, Pod, PodSpec};
 use support::process::Process;
 use support::service::{Port, Service};
-use support::task::{Connect, Send, Serve, Sockets, Task};
+use support::task::{Connect, Resolve, Task, Zone};
 
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 const METRICS: u16 = 9090;
+/// Whom the shop has its payments done by, outside of the cluster.
+const PROVIDER: &str = "payments.example";
 /// Between two requests of one client.
 const PAUSE_MS: u64 = 60;
 
@@ -55,12 +57,6 @@ impl Shop {
         for (pod, port) in [(&frontend, 8080), (&api, 8080), (&database, 5432), (&cache, 6379)] {
             servers.push(pod.spawn(&Task::serve_tcp(&[port, METRICS]))?);
         }
-        servers.push(dns.spawn(&Task::Serve(Serve {
-            tcp: vec![53],
-            udp: vec![53],
-            reply_bytes: 64,
-            silent: false,
-        }))?);
         let mut provider: Vec<IpAddr> = Vec::new();
         for address in ["203.0.113.10", "2001:db8::10"] {
             let address = address.parse()?;
@@ -68,6 +64,11 @@ impl Shop {
             provider.push(address);
         }
         servers.push(node.spawn_outside(&Task::serve_tcp(&[443]))?);
+        servers.push(dns.spawn(&Task::Names(vec![Zone {
+            name: PROVIDER.to_string(),
+            addresses: provider.clone(),
+            padding_bytes: 0,
+        }]))?);
 
         let ports = vec![Port::new("dns", "UDP", 53, 53), Port::new("dns-tcp", "TCP", 53, 53)];
         let dns_service = node.service("kube-system", "kube-dns", ports, &[&dns])?;
@@ -79,26 +80,32 @@ impl Shop {
         let cache_service = one("cache", &cache, 6379, 6379)?;
 
         let ask = |service: &Service, port| connect(BOTH.map(|family| service.at(family, port)));
-        let dns_udp = Task::Send(Send {
-            targets: BOTH.map(|family| dns_service.at(family, 53)).to_vec(),
-            count: 4,
-            datagram_bytes: 40,
-            timeout_ms: 1_000,
-            pause_ms: PAUSE_MS,
-            sockets: Sockets::PerDatagram,
-        });
+        let resolve = |family, tcp| {
+            Task::Resolve(Resolve {
+                server: dns_service.at(family, 53),
+                name: PROVIDER.to_string(),
+                ipv6: family == Family::V6,
+                tcp,
+                count: 4,
+            })
+        };
+        let resolve_udp = || BOTH.map(|family| resolve(family, false));
+        let resolve_tcp = || BOTH.map(|family| resolve(family, true));
         let scraped = [&frontend, &api, &database, &cache];
         let clients = vec![
-            (frontend.clone(), vec![dns_udp.clone(), ask(&api_service, 80)]),
+            (frontend.clone(), [&resolve_udp()[..], &[ask(&api_service, 80)]].concat()),
             (
                 api.clone(),
-                vec![
-                    dns_udp,
-                    ask(&dns_service, 53),
-                    ask(&database_service, 5432),
-                    ask(&cache_service, 6379),
-                    connect(provider.into_iter().map(|address| (address, 443).into())),
-                ],
+                [
+                    &resolve_udp()[..],
+                    &resolve_tcp(),
+                    &[
+                        ask(&database_service, 5432),
+                        ask(&cache_service, 6379),
+                        connect(provider.into_iter().map(|address| (address, 443).into())),
+                    ],
+                ]
+                .concat(),
             ),
             (scraper, vec![connect(scraped.map(|pod| pod.at(Family::V4, METRICS)))]),
         ];
@@ -117,23 +124,25 @@ impl Shop {
         &self.node
     }
 
-    /// Everybody does what they do, all at once, until each is done. Returns how many requests were
-    /// made on the forgotten ways: to the cache and from the nightly report.
+    /// Everybody asks for names and then does what they do, all at once, until each is done. Returns
+    /// how many requests were made on the forgotten ways: to the cache and from the nightly report.
     pub(crate) fn round(&mut self) -> anyhow::Result<[u64; 2]> {
+        let is_question = |task: &Task| matches!(task, Task::Resolve(_));
+        finish(self.start(is_question)?)?;
+        let running = self.start(|task| !is_question(task))?;
+        let report = self.nightly_report()?;
+        Ok([finish(running)?, report])
+    }
+
+    /// Each with whether it asks the cache.
+    fn start(&self, wanted: impl Fn(&Task) -> bool) -> anyhow::Result<Vec<(bool, Process)>> {
         let mut running = Vec::new();
         for (pod, tasks) in &self.clients {
-            for task in tasks {
+            for task in tasks.iter().filter(|task| wanted(task)) {
                 running.push((is_for_cache(task), pod.spawn(task)?));
             }
         }
-        let report = self.nightly_report()?;
-        let mut cache = 0;
-        for (is_for_cache, process) in running {
-            let counts = process.finish()?;
-            anyhow::ensure!(counts.answered == counts.attempts, "the shop is broken: {counts:?}");
-            cache += if is_for_cache { counts.attempts } else { 0 };
-        }
-        Ok([cache, report])
+        Ok(running)
     }
 
     /// The pod of a CronJob: it lives for about 100 ms and is gone.
@@ -152,6 +161,17 @@ impl Shop {
         }
         Ok(counts.attempts)
     }
+}
+
+/// How many requests went to the cache.
+fn finish(running: Vec<(bool, Process)>) -> anyhow::Result<u64> {
+    let mut cache = 0;
+    for (is_for_cache, process) in running {
+        let counts = process.finish()?;
+        anyhow::ensure!(counts.answered == counts.attempts, "the shop is broken: {counts:?}");
+        cache += if is_for_cache { counts.attempts } else { 0 };
+    }
+    Ok(cache)
 }
 
 fn connect(targets: impl IntoIterator<Item = std::net::SocketAddr>) -> Task {

@@ -6,6 +6,8 @@
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
@@ -34,6 +36,9 @@ pub const SILENT: Addresses = Addresses {
     v4: Ipv4Addr::new(198, 51, 100, 9),
     v6: Ipv6Addr::new(0x2001, 0xdb8, 0xdead, 0, 0, 0, 0, 9),
 };
+
+/// The kernel looks at links once a second if many change.
+const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
 const BRIDGE_MAC: &str = "02:00:00:00:00:01";
 const UPLINK_MAC: &str = "02:00:00:00:00:02";
@@ -212,6 +217,18 @@ pub fn wire_pod(
         ))
     })
     .context("the pod's end of its wire")?;
+    until_up(pod, "eth0")?;
+    until_up(node, &format!("v{wire}"))
+}
+
+/// Waits until packets pass: the kernel lets a link work some time after it is told to, and what is
+/// sent before is lost.
+fn until_up(namespace: &Namespace, link: &str) -> anyhow::Result<()> {
+    let since = Instant::now();
+    while !namespace.within(|| tool::ip(&format!("-o link show {link}")))?.contains("state UP") {
+        anyhow::ensure!(since.elapsed() < LINK_PATIENCE, "{link} does not come up");
+        thread::sleep(Duration::from_millis(2));
+    }
     Ok(())
 }
 
