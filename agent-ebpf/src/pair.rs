@@ -30,6 +30,8 @@ use crate::{
     },
 };
 
+/// Of include/linux/net.h, part of the kernel's stable interface.
+const SOCK_RAW: u32 = 3;
 /// errno of include/uapi/asm-generic/errno-base.h, as the helpers return it.
 const EEXIST: i32 = -17;
 
@@ -55,6 +57,7 @@ pub fn decide(
     }
     match known(ctx, packet, state) {
         Some(pair) => of_pair(ctx, packet, pair),
+        None if is_copy(packet, sk) => Decision::NONE,
         None => beginning(ctx, packet, state).decision(),
     }
 }
@@ -62,6 +65,14 @@ pub fn decide(
 #[inline(always)]
 fn has_ports(protocol: u8) -> bool {
     matches!(protocol, IPPROTO_UDP | IPPROTO_UDPLITE)
+}
+
+/// What a raw socket reads of others' datagrams, which are counted at the sockets they are for.
+#[inline(always)]
+fn is_copy(packet: &Packet, sk: *mut bpf_sock) -> bool {
+    // SAFETY: `sk` is a whole socket, its fields may be read.
+    let is_raw = unsafe { (*sk).type_ } == SOCK_RAW;
+    is_raw && has_ports(packet.protocol) && matches!(packet.way, Way::Received)
 }
 
 /// A connected socket of the node that asked for a Service: on its way out the packet has the
@@ -94,7 +105,7 @@ fn of_socket(
         && let Some(pair) = known(ctx, packet, state)
     {
         // SAFETY: a live map value.
-        unsafe { (*pair).answered = 1 };
+        unsafe { (*pair).answered = u32::from(answered) };
     }
     Decision { step: Step::Socket, number, direction, marks, answered, handshake_ns: 0 }
 }
@@ -102,13 +113,19 @@ fn of_socket(
 /// What a packet of a pair with this direction counts, and whether the pair was answered then.
 #[inline(always)]
 fn marks(direction: u8, packet: &Packet, answered: bool) -> (Marks, bool) {
-    if answered || direction == DIRECTION_UNKNOWN {
+    if direction == DIRECTION_UNKNOWN {
         return (NOTHING, answered);
     }
     let from_asked = match packet.way {
         Way::Sent => direction == DIRECTION_INGRESS,
         Way::Received => direction == DIRECTION_EGRESS,
     };
+    if answered {
+        // Another association between the same ports. An INIT that is only sent again was not
+        // answered.
+        let again = !from_asked && packet.protocol == IPPROTO_SCTP && packet.role() == Role::Asks;
+        return if again { (ATTEMPT, false) } else { (NOTHING, true) };
+    }
     match (from_asked, packet.role()) {
         (true, Role::Refuses) => (RESET, true),
         (true, Role::Plain | Role::Follows | Role::Completes) | (false, Role::Completes) => {
@@ -157,7 +174,7 @@ fn of_pair(ctx: &SkBuffContext, packet: &Packet, pair: *mut Pair) -> Decision {
     unsafe {
         (*pair).last_seen_ns = clock::now_ns();
         if answered != before {
-            (*pair).answered = 1;
+            (*pair).answered = u32::from(answered);
         }
     }
     let number = flow::cached_slot(ctx, cached, packet, direction);

@@ -14,8 +14,8 @@ use parapet_common::{DIRECTION_EGRESS, SLOT_LIVE};
 use crate::{
     flow,
     maps::{Offset, SOCKETS, SocketState},
-    packet::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE},
-    socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING},
+    packet::IPPROTO_TCP,
+    socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_REFUSED},
 };
 
 /// errno of include/uapi/asm-generic/errno.h that ICMP unreachable codes turn into.
@@ -41,21 +41,60 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: reads of kernel memory by the helper fail, they do not fault.
     let error =
         unsafe { bpf_probe_read_kernel(sk.byte_add(Offset::SockErr.bytes()).cast::<i32>()) };
+    let (error, is_final) = match error {
+        Ok(0) => (queued(sk), false),
+        Ok(error) => (error, true),
+        Err(_) => return 0,
+    };
     match error {
-        Ok(ECONNREFUSED | ENOPROTOOPT) => refused(state, true, false),
-        Ok(EHOSTUNREACH | ENETUNREACH | EHOSTDOWN | ENONET | EACCES) => {
-            refused(state, false, false);
+        ECONNREFUSED | ENOPROTOOPT => refused(state, true, is_final, false),
+        EHOSTUNREACH | ENETUNREACH | EHOSTDOWN | ENONET | EACCES => {
+            refused(state, false, is_final, false);
         }
         // The process was faster than this tracepoint and has taken the error already: which one it
         // was is not known, and most often nobody listened.
-        Ok(0) => refused(state, true, true),
+        0 => refused(state, true, true, true),
         _ => {}
     }
     0
 }
 
+/// The newest error of the socket's error queue, if ICMP brought it; else 0. Of an IPv4 connection
+/// that is being made the kernel queues the error first, and only then makes it the socket's
+/// (tcp_v4_err, Linux 5.9), if the socket is not in use just then.
 #[inline(always)]
-fn refused(state: *mut SocketState, is_port: bool, taken: bool) {
+fn queued(sk: *mut core::ffi::c_void) -> i32 {
+    // SAFETY: reads of kernel memory by the helper fail, they do not fault.
+    unsafe {
+        let queue = sk.byte_add(Offset::SockErrorQueue.bytes());
+        let prev = queue.byte_add(Offset::SkBuffHeadPrev.bytes());
+        let Ok(newest) = bpf_probe_read_kernel(prev.cast::<*mut core::ffi::c_void>()) else {
+            return 0;
+        };
+        if newest == queue {
+            return 0;
+        }
+        let control = newest.byte_add(Offset::SkBuffCb.bytes());
+        let error = control.byte_add(Offset::ExtendedError.bytes());
+        match bpf_probe_read_kernel(error.cast::<ExtendedError>()) {
+            Ok(error) if matches!(error.origin, ORIGIN_ICMP | ORIGIN_ICMP6) => error.errno,
+            _ => 0,
+        }
+    }
+}
+
+/// The part of `struct sock_extended_err` of include/uapi/linux/errqueue.h up to its origin.
+#[repr(C)]
+struct ExtendedError {
+    errno: i32,
+    origin: u8,
+}
+
+const ORIGIN_ICMP: u8 = 2;
+const ORIGIN_ICMP6: u8 = 3;
+
+#[inline(always)]
+fn refused(state: *mut SocketState, is_port: bool, is_final: bool, taken: bool) {
     // SAFETY: a live map value, null-checked by the caller.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
     let Some(slot) = flow::slot(cached.slot()) else { return };
@@ -72,10 +111,19 @@ fn refused(state: *mut SocketState, is_port: bool, taken: bool) {
             IPPROTO_TCP
                 if (*state).phase == PHASE_OPENING && !(taken && (*state).repeated_syns > 0) =>
             {
-                (*state).phase = PHASE_ENDED_EGRESS;
+                let is_first = (*state).repeated_syns & SYN_REFUSED == 0;
+                if is_final {
+                    (*state).phase = PHASE_ENDED_EGRESS;
+                } else {
+                    // The kernel may go on: what it sends then is still this attempt.
+                    (*state).repeated_syns |= SYN_REFUSED;
+                }
+                if !is_first {
+                    return;
+                }
             }
             // One attempt ends once: a refused one counts no answer any more.
-            IPPROTO_UDP | IPPROTO_UDPLITE | IPPROTO_ICMP | IPPROTO_ICMPV6 if !cached.answered() => {
+            protocol if protocol != IPPROTO_TCP && !cached.answered() => {
                 core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0);
             }
             _ => return,

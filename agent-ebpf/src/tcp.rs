@@ -12,7 +12,7 @@ use aya_ebpf::{
 use parapet_common::{DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN};
 
 use crate::{
-    flow::{self, ANSWER, ATTEMPT, CLOSE, Decision, Marks, NOTHING, RESET, Step},
+    flow::{self, ANSWER, ATTEMPT, CLOSE, Decision, Marks, NO_SLOT, NOTHING, RESET, Step},
     maps::SocketState,
     opaque,
     packet::{self, Address, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
@@ -36,9 +36,19 @@ pub fn decide(
     let tcp_state = unsafe { (*sk).state };
     // SAFETY: a live map value.
     let phase = unsafe { (*state).phase };
-    // The kernel's own socket for resets and TIME_WAIT answers, on behalf of no process: no flow.
-    if phase == PHASE_NEW && matches!(way, Way::Sent) && tcp_state == STATE_CLOSE {
-        return Decision::NONE;
+    // No TCP socket at all: a raw one, or the kernel's own for resets and TIME_WAIT answers on
+    // behalf of no process. What it reads are copies; what it sends belongs to no flow, but a SYN
+    // that a process made itself is an attempt like any other.
+    if phase == PHASE_NEW && tcp_state == STATE_CLOSE {
+        let asks = matches!(way, Way::Sent) && packet.kind & (TCP_SYN | TCP_ACK) == TCP_SYN;
+        let made = Decision {
+            step: Step::Socket,
+            number: NO_SLOT,
+            direction: DIRECTION_EGRESS,
+            marks: ATTEMPT,
+            ..Decision::NONE
+        };
+        return if asks { made } else { Decision::NONE };
     }
     let (next, marks) = if tcp_state == STATE_LISTEN {
         let attempts = matches!(way, Way::Received)

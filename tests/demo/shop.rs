@@ -57,12 +57,7 @@ impl Shop {
         for (pod, port) in [(&frontend, 8080), (&api, 8080), (&database, 5432), (&cache, 6379)] {
             servers.push(pod.spawn(&Task::serve_tcp(&[port, METRICS]))?);
         }
-        let mut provider: Vec<IpAddr> = Vec::new();
-        for address in ["203.0.113.10", "2001:db8::10"] {
-            let address = address.parse()?;
-            node.add_outside(address)?;
-            provider.push(address);
-        }
+        let provider = provider(&node)?;
         servers.push(node.spawn_outside(&Task::serve_tcp(&[443]))?);
         servers.push(dns.spawn(&Task::Names(vec![Zone {
             name: PROVIDER.to_string(),
@@ -124,8 +119,9 @@ impl Shop {
         &self.node
     }
 
-    /// Everybody asks for names and then does what they do, all at once, until each is done. Returns
-    /// how many requests were made on the forgotten ways: to the cache and from the nightly report.
+    /// Everybody asks for names and then does what they do, all at once, until each is done.
+    /// Returns how many requests were made on the forgotten ways: to the cache and from the nightly
+    /// report.
     pub(crate) fn round(&mut self) -> anyhow::Result<[u64; 2]> {
         let is_question = |task: &Task| matches!(task, Task::Resolve(_));
         finish(self.start(is_question)?)?;
@@ -161,6 +157,17 @@ impl Shop {
         }
         Ok(counts.attempts)
     }
+}
+
+/// The addresses of whoever does the payments.
+fn provider(node: &Node) -> anyhow::Result<Vec<IpAddr>> {
+    let mut addresses = Vec::new();
+    for address in ["203.0.113.10", "2001:db8::10"] {
+        let address = address.parse()?;
+        node.add_outside(address)?;
+        addresses.push(address);
+    }
+    Ok(addresses)
 }
 
 /// How many requests went to the cache.

@@ -10,9 +10,14 @@
 )]
 
 mod agent;
+mod attacks;
+mod crafted;
 mod demo;
+mod matrix;
 mod names;
 mod node;
 mod prometheus;
+mod protocols;
 mod sensor;
 mod services;
+mod watched;

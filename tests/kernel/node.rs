@@ -100,6 +100,7 @@ fn one_socket_reaches_many_peers_and_silence_is_seen_as_such() {
         timeout_ms: 50,
         pause_ms: 0,
         sockets: Sockets::Shared,
+        lite: false,
     });
     let expected = Counts {
         attempts: 8,

@@ -92,6 +92,12 @@ impl Agent {
         self.address
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has said on stderr.
     #[must_use]
     pub fn log(&self) -> String {

@@ -27,7 +27,7 @@ pub const NODE: Addresses = Addresses {
     v6: Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x77, 0, 0, 0, 2),
 };
 /// The next hop outside of the node.
-const ROUTER: Addresses = Addresses {
+pub const ROUTER: Addresses = Addresses {
     v4: Ipv4Addr::new(192, 168, 77, 1),
     v6: Ipv6Addr::new(0xfd00, 0x192, 0x168, 0x77, 0, 0, 0, 1),
 };

@@ -264,9 +264,8 @@ impl Node {
     /// # Errors
     /// If it cannot start.
     pub fn spawn_on_node(&self, task: &Task) -> anyhow::Result<Process> {
-        let cgroup = self.cgroup_root.join("system.slice/node.service");
-        cgroup::create(&cgroup)?;
-        let place = Place { cgroup: Some(cgroup), namespace: self.network.path().to_owned() };
+        let cgroup = Some(self.own_cgroup()?);
+        let place = Place { cgroup, namespace: self.network.path().to_owned() };
         Process::start(&self.program, &Order { place: Some(place), task: task.clone() })
     }
 
@@ -288,6 +287,38 @@ impl Node {
         Process::start(&self.program, &Order { place: Some(place), task: task.clone() })
     }
 
+    /// The cgroup of processes of the node.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn own_cgroup(&self) -> anyhow::Result<PathBuf> {
+        let path = self.cgroup_root.join("system.slice/node.service");
+        cgroup::create(&path)?;
+        Ok(path)
+    }
+
+    /// Treats packets that come by for this address, the node's own or another, so if they match:
+    /// `verdict` is what `nft` calls it (`drop`, `reject with icmp host-unreachable`).
+    ///
+    /// # Errors
+    /// If the rule is refused.
+    pub fn treat(&self, target: IpAddr, matching: &str, verdict: &str) -> anyhow::Result<()> {
+        let word = if target.is_ipv4() { "ip" } else { "ip6" };
+        let rule = |chain| {
+            format!("add rule inet denials {chain} {word} daddr {target} {matching} {verdict}\n")
+        };
+        let rules = format!("{}{}", rule("through"), rule("into"));
+        self.network.within(|| tool::nft(&rules)).map(drop)
+    }
+
+    /// Forgets what is sent to these addresses (`198.18.0.0/15`), without a word to the sender.
+    ///
+    /// # Errors
+    /// If `ip` fails.
+    pub fn swallow(&self, range: &str) -> anyhow::Result<()> {
+        self.network.within(|| tool::ip(&format!("route add blackhole {range}"))).map(drop)
+    }
+
     /// Drops what a source sends to a target: a flow that an enforcing CNI denies.
     ///
     /// # Errors
@@ -306,7 +337,8 @@ impl Node {
 
 fn denial_table() -> String {
     "add table inet denials\n\
-     add chain inet denials through { type filter hook forward priority 0; }\n"
+     add chain inet denials through { type filter hook forward priority 0; }\n\
+     add chain inet denials into { type filter hook input priority 0; }\n"
         .to_string()
 }
 

@@ -11,6 +11,7 @@ use crate::cgroup::Driver;
 use crate::network::{Addresses, Family};
 use crate::process::{Process, Program};
 use crate::task::{Counts, Order, Place, Task};
+use crate::tool;
 
 /// What a pod is to be.
 #[derive(Clone, Debug)]
@@ -145,5 +146,23 @@ impl Pod {
     /// If it cannot start or fails.
     pub fn run(&self, task: &Task) -> anyhow::Result<Counts> {
         self.spawn(task)?.finish()
+    }
+
+    /// Treats packets that arrive so if they match, as [`crate::node::Node::treat`] does it to
+    /// those that come by: what the node itself sends comes by nobody.
+    ///
+    /// # Errors
+    /// If the rule is refused.
+    pub fn treat(&self, family: Family, matching: &str, verdict: &str) -> anyhow::Result<()> {
+        let (word, own) = match family {
+            Family::V4 => ("ip", self.address(family)),
+            Family::V6 => ("ip6", self.address(family)),
+        };
+        let rules = format!(
+            "add table inet own\n\
+             add chain inet own into {{ type filter hook input priority 0; }}\n\
+             add rule inet own into {word} daddr {own} {matching} {verdict}\n"
+        );
+        self.network.within(|| tool::nft(&rules)).map(drop)
     }
 }

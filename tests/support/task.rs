@@ -3,7 +3,7 @@
 //! In: nothing (values only). Out: the one JSON argument of the traffic program and the JSON lines
 //! on its stdout. Numbers are exact: what a generator did not see happen is not counted.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,16 @@ pub enum Task {
     Names(Vec<Zone>),
     /// Asks for a name, then reports.
     Resolve(Resolve),
+    /// Exchanges packets of a protocol that has no sockets of its own, then reports.
+    Exchange(Exchange),
+    /// Answers such packets until its stdin ends, then reports.
+    Answer(Answer),
+    /// Begins, says that it is ready, and goes on when its stdin ends.
+    Hold(Hold),
+    /// Sends packets exactly as they are given, IP header included, then reports.
+    Inject(Inject),
+    /// Sends as fast as it can and waits for nothing, then reports.
+    Flood(Flood),
     /// Waits until its stdin ends and then removes everything that the named run made.
     Reap(String),
 }
@@ -54,6 +64,9 @@ pub struct Serve {
     pub tcp: Vec<u16>,
     /// Each datagram is sent back, unless `silent`.
     pub udp: Vec<u16>,
+    /// The same by UDP-Lite.
+    #[serde(default)]
+    pub udplite: Vec<u16>,
     /// Bytes of each TCP answer.
     pub reply_bytes: usize,
     /// Receive datagrams and say nothing.
@@ -92,6 +105,9 @@ pub struct Send {
     pub pause_ms: u64,
     /// Which sockets they leave from.
     pub sockets: Sockets,
+    /// UDP-Lite instead of UDP.
+    #[serde(default)]
+    pub lite: bool,
 }
 
 /// A name and where it leads.
@@ -132,6 +148,134 @@ pub enum Sockets {
     Shared,
     /// A new connected socket for each datagram.
     PerDatagram,
+}
+
+/// Requests, each waiting for its answer before the next is sent, of one socket for all targets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exchange {
+    /// What is spoken.
+    pub speech: Speech,
+    /// Whom to ask; the port counts only where the protocol has one.
+    pub targets: Vec<SocketAddr>,
+    /// Requests, or whole associations, to each target.
+    pub count: u64,
+    /// How long to wait for an answer.
+    pub timeout_ms: u64,
+}
+
+/// One TCP connection, or one UDP socket's exchanges, with a long pause in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hold {
+    /// Whom to ask.
+    pub target: SocketAddr,
+    /// What is used.
+    pub line: HeldLine,
+    /// Datagrams after the pause; a TCP connection is ended then.
+    pub count: u64,
+}
+
+/// What is held open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum HeldLine {
+    Tcp,
+    UdpConnected,
+    UdpUnconnected,
+}
+
+/// A server of raw packets, on every address of the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// What is spoken: nothing that the kernel answers itself.
+    pub speech: Speech,
+    /// What is said to a request.
+    pub manner: Manner,
+}
+
+/// A protocol, and the sockets by which it is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Speech {
+    /// ICMP or ICMPv6 echo by a raw socket.
+    Echo,
+    /// The same by the kernel's ping socket.
+    Ping,
+    /// SCTP chunks by a raw socket: the kernel need not know the protocol.
+    Sctp,
+    /// A datagram of another IP protocol by a raw socket.
+    Other(u8),
+}
+
+/// What a server of raw packets does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Manner {
+    /// Answers.
+    Answers,
+    /// Says that it does not want to, where the protocol can say that.
+    Refuses,
+    /// Receives and says nothing.
+    IsSilent,
+}
+
+/// Whole packets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Inject {
+    /// Each sent once, in this order.
+    pub packets: Vec<Packet>,
+}
+
+/// One packet of [`Inject`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Packet {
+    /// Where it is routed to, whatever its header says.
+    pub to: IpAddr,
+    /// From the first byte of its IP header on.
+    pub bytes: Vec<u8>,
+}
+
+/// Many small packets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Flood {
+    /// One SYN from each of these addresses, which need not be its own, to each port.
+    Scan {
+        /// IPv4 addresses to speak as.
+        sources: Vec<Ipv4Addr>,
+        /// Whom to ask.
+        target: Ipv4Addr,
+        /// First and last port.
+        ports: (u16, u16),
+    },
+    /// One UDP datagram from each of these ports of each of these addresses, which need not be its
+    /// own.
+    Ask {
+        /// IPv4 addresses to speak as.
+        sources: Vec<Ipv4Addr>,
+        /// First and last port to speak from.
+        ports: (u16, u16),
+        /// Whom to ask.
+        target: Ipv4Addr,
+        /// On which port.
+        port: u16,
+    },
+    /// One UDP datagram from each of these sockets to each port of each address.
+    Sweep {
+        /// First address.
+        first: IpAddr,
+        /// How many addresses, counted up from the first.
+        addresses: u32,
+        /// First and last port.
+        ports: (u16, u16),
+        /// How many sockets.
+        sockets: u16,
+    },
 }
 
 /// Everything that a process counted.
@@ -199,6 +343,13 @@ impl Task {
             timeout_ms: 400,
             pause_ms: 0,
             sockets,
+            lite: false,
         })
+    }
+
+    /// This many exchanges with one target.
+    #[must_use]
+    pub fn exchange(speech: Speech, target: SocketAddr, count: u64) -> Self {
+        Self::Exchange(Exchange { speech, targets: vec![target], count, timeout_ms: 400 })
     }
 }

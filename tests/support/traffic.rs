@@ -3,7 +3,7 @@
 //! In: an [`Order`] as JSON. Out: [`Line`]s on stdout, with exact counts. It makes no socket before
 //! it has entered the pod, and sends nothing that it does not count.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,11 +12,18 @@ use anyhow::Context as _;
 use crate::task::{Line, Order, Place, Task};
 use crate::{cgroup, lifetime, namespace};
 
+mod answer;
+mod chunk;
 mod connect;
+mod exchange;
+mod flood;
+mod hold;
+mod inject;
 mod names;
 mod resolve;
 mod send;
 mod serve;
+mod socket;
 
 /// The first argument by which a program knows that it is to be the traffic program.
 pub const WORD: &str = "traffic";
@@ -62,6 +69,20 @@ pub fn perform(order: &str) -> anyhow::Result<()> {
             say(&Line::Ready)?;
             resolve::perform(task)?
         }
+        Task::Exchange(task) => {
+            say(&Line::Ready)?;
+            exchange::perform(task)?
+        }
+        Task::Answer(task) => answer::perform(*task)?,
+        Task::Hold(task) => hold::perform(task)?,
+        Task::Inject(task) => {
+            say(&Line::Ready)?;
+            inject::perform(task)?
+        }
+        Task::Flood(task) => {
+            say(&Line::Ready)?;
+            flood::perform(task)?
+        }
         Task::Reap(run) => {
             until_stdin_ends();
             return lifetime::sweep(run);
@@ -87,6 +108,19 @@ fn say(line: &Line) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", serde_json::to_string(line)?).context("stdout")?;
     stdout.flush().context("stdout")
+}
+
+/// Whether the other side, or a router on the way, said no.
+fn is_refusal(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionRefused
+            | ErrorKind::ConnectionReset
+            | ErrorKind::HostUnreachable
+            | ErrorKind::NetworkUnreachable
+            // ICMPv6 "administratively prohibited".
+            | ErrorKind::PermissionDenied
+    )
 }
 
 fn pause(milliseconds: u64) {

@@ -34,13 +34,17 @@ const fn member(global: &'static str, structure: &'static str, member: &'static 
 }
 
 /// All of them.
-pub(super) const MEMBERS: [Member; 13] = [
+pub(super) const MEMBERS: [Member; 17] = [
     member("OFFSET_CGROUP_KN", "cgroup", "kn"),
     member("OFFSET_CGROUP_ROOT", "cgroup", "root"),
     member("OFFSET_CGROUP_LEVEL", "cgroup", "level"),
     member("OFFSET_KERNFS_NODE_ID", "kernfs_node", "id"),
     member("OFFSET_CGROUP_ROOT_HIERARCHY_ID", "cgroup_root", "hierarchy_id"),
     member("OFFSET_SOCK_ERR", "sock", "sk_err"),
+    member("OFFSET_SOCK_ERROR_QUEUE", "sock", "sk_error_queue"),
+    member("OFFSET_SK_BUFF_HEAD_PREV", "sk_buff_head", "prev"),
+    member("OFFSET_SK_BUFF_CB", "sk_buff", "cb"),
+    member("OFFSET_EXTENDED_ERROR", "sock_exterr_skb", "ee"),
     member("OFFSET_SOCK_PROTOCOL", "sock", "sk_protocol"),
     member("OFFSET_SOCKET_SK", "socket", "sk"),
     // At the start of every socket, so its offsets are those in `sock`.

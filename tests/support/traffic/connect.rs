@@ -7,7 +7,7 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::{length, pause};
+use super::{is_refusal, length, pause};
 use crate::task::{Connect, Counts};
 
 pub(super) fn perform(task: &Connect) -> Counts {
@@ -18,9 +18,7 @@ pub(super) fn perform(task: &Connect) -> Counts {
             counts.pairs += 1;
             match exchange(task, target, &mut counts) {
                 Ok(()) => counts.answered += 1,
-                Err(ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => {
-                    counts.refused += 1;
-                }
+                Err(kind) if is_refusal(kind) => counts.refused += 1,
                 Err(_) => counts.unanswered += 1,
             }
             pause(task.pause_ms);

@@ -3,13 +3,12 @@
 //! In: targets, how many, and from which sockets. Out: how each ended. A refusal is seen only on a
 //! connected socket, as the kernel has it; on a shared one it counts as unanswered.
 
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::Context as _;
 
-use super::{length, pause};
+use super::{is_refusal, length, pause, socket};
 use crate::task::{Counts, Send, Sockets};
 
 pub(super) fn perform(task: &Send) -> anyhow::Result<Counts> {
@@ -70,7 +69,7 @@ fn exchange(task: &Send, target: SocketAddr, socket: &UdpSocket, counts: &mut Co
             counts.answered += 1;
             counts.received_bytes += length(bytes);
         }
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => counts.refused += 1,
+        Err(error) if is_refusal(error.kind()) => counts.refused += 1,
         Err(_) => counts.unanswered += 1,
     }
 }
@@ -82,11 +81,7 @@ fn connected(task: &Send, target: SocketAddr) -> anyhow::Result<UdpSocket> {
 }
 
 fn open(task: &Send, target: SocketAddr) -> anyhow::Result<UdpSocket> {
-    let any: SocketAddr = match target {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
-    };
-    let socket = UdpSocket::bind(any).context("cannot open a UDP socket")?;
+    let socket = socket::datagram(target, task.lite)?;
     socket.set_read_timeout(Some(Duration::from_millis(task.timeout_ms.max(1))))?;
     Ok(socket)
 }

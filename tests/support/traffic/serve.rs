@@ -10,7 +10,7 @@ use std::thread;
 
 use anyhow::Context as _;
 
-use super::{length, say, until_stdin_ends};
+use super::{length, say, socket, until_stdin_ends};
 use crate::task::{Counts, Line, Serve};
 
 type Shared = Arc<Mutex<Counts>>;
@@ -23,8 +23,9 @@ pub(super) fn perform(task: &Serve) -> anyhow::Result<Counts> {
         let (counts, reply_bytes) = (Arc::clone(&counts), task.reply_bytes);
         thread::spawn(move || accept(&listener, reply_bytes, &counts));
     }
-    for &port in &task.udp {
-        let socket = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, port))
+    let udp = task.udp.iter().map(|port| (port, false));
+    for (&port, lite) in udp.chain(task.udplite.iter().map(|port| (port, true))) {
+        let socket = socket::bound((Ipv6Addr::UNSPECIFIED, port).into(), lite)
             .with_context(|| format!("cannot open UDP port {port}"))?;
         let (counts, is_silent) = (Arc::clone(&counts), task.silent);
         thread::spawn(move || echo(&socket, is_silent, &counts));
