@@ -28,12 +28,14 @@ use self::tables::Tables;
 pub use self::check::{Requirement, check};
 pub use self::counters::Totals;
 pub use self::load::LoadError;
-pub use self::pins::{PINS_DEFAULT, cleanup};
+pub use self::pins::{PINS_DEFAULT, check_pins, cleanup};
 
 mod attach;
 mod check;
 mod clock;
 mod counters;
+#[cfg(feature = "measure")]
+pub mod inventory;
 mod layout;
 mod load;
 #[cfg(feature = "measure")]

@@ -86,7 +86,7 @@ fn attach_tracepoint(
 /// Pins a link in the place of an older one.
 fn pin(link: FdLink, probe: &Probe, pins: &Pins) -> Result<(), String> {
     let path = pins.link(probe.name);
-    let beside = path.with_extension("new");
+    let beside = pins.new_link(probe.name);
     // Left by an agent that was killed here.
     let _ = fs::remove_file(&beside);
     link.pin(&beside).map_err(|error| chain(&error))?;
