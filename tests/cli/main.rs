@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 mod check;
+mod doctor;
 
 const DENIED: &str = "\
 pod shop/web-0 -> service shop/api port 80, TCP

@@ -1,17 +1,20 @@
-//! `parapet doctor`: what this kernel and node allow, all of it at once, on stdout.
+//! `parapet doctor`: what this kernel and node allow, all of it at once, on stdout; and the removal
+//! of what agents left in the kernel.
 //!
 //! In: the running system. Out: a list, and exit code 0 if `parapet run` can do its work. It
-//! attaches nothing, changes nothing and needs no privilege to say what is missing.
+//! attaches nothing, changes nothing unless asked for `--cleanup`, and needs no privilege to say
+//! what is missing.
 
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use serde::Serialize;
 
 use super::Exit;
-use crate::kernel::{KernelConfig, Requirement, check};
+use crate::kernel::{KernelConfig, PINS_DEFAULT, Requirement, check, check_pins, cleanup};
 use crate::node::{addresses, cgroups, conntrack};
 
 /// What `parapet doctor` is asked.
@@ -23,6 +26,17 @@ pub struct Args {
     /// The form of the result
     #[arg(short, long, value_enum, default_value_t, env = "PARAPET_OUTPUT")]
     output: Output,
+    /// Folder in which agents keep counters and programs over restarts; `none` as `parapet run` has
+    /// it
+    #[arg(long, value_name = "DIR", default_value = PINS_DEFAULT, env = "PARAPET_PIN_DIR")]
+    pin_dir: PathBuf,
+    /// Detach and remove everything that agents left in that folder, and list what that was: the
+    /// last step of an uninstall
+    ///
+    /// Programs that are pinned go on counting while no agent runs, which is what makes a restart
+    /// lose nothing. Stop the agent first; while one runs with these pins nothing is removed.
+    #[arg(long)]
+    cleanup: bool,
 }
 
 /// The form of the result.
@@ -31,7 +45,7 @@ enum Output {
     /// For people
     #[default]
     Table,
-    /// `{"ok": bool, "requirements": [..]}`; stable
+    /// `{"ok": bool, "requirements": [..]}`, or `{"removed": [..]}` of a cleanup; stable
     Json,
 }
 
@@ -42,11 +56,25 @@ struct Findings {
     requirements: Vec<Requirement>,
 }
 
+#[derive(Debug, Serialize)]
+struct Removed {
+    removed: Vec<PathBuf>,
+}
+
+impl Args {
+    fn pin_root(&self) -> Option<&Path> {
+        (self.pin_dir != Path::new("none")).then_some(&self.pin_dir)
+    }
+}
+
 /// Does it.
 ///
 /// # Errors
-/// The result cannot be written.
+/// The result cannot be written, or something cannot be removed.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.cleanup {
+        return clean(&args);
+    }
     let findings = look(&args);
     let text = match args.output {
         Output::Table => table(&findings),
@@ -54,6 +82,27 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(if findings.ok { ExitCode::SUCCESS } else { Exit::Failed.into() })
+}
+
+fn clean(args: &Args) -> anyhow::Result<ExitCode> {
+    let root = args.pin_root().context(
+        "--cleanup needs the folder that `parapet run` was given: leave out --pin-dir none, or \
+         name it",
+    )?;
+    let removed = cleanup(root).with_context(|| format!("cannot clean up {}", root.display()))?;
+    let text = match args.output {
+        Output::Table => list(root, &removed),
+        Output::Json => format!("{}\n", serde_json::to_string_pretty(&Removed { removed })?),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(root: &Path, removed: &[PathBuf]) -> String {
+    if removed.is_empty() {
+        return format!("nothing to remove: no agent left anything in {}\n", root.display());
+    }
+    removed.iter().map(|path| format!("removed {}\n", path.display())).collect()
 }
 
 fn look(args: &Args) -> Findings {
@@ -65,6 +114,7 @@ fn look(args: &Args) -> Findings {
         config.cgroup_root.clone_from(asked);
     }
     let mut requirements = check(&config);
+    requirements.push(check_pins(args.pin_root()));
     requirements.push(own_addresses());
     requirements.push(conntrack::check());
     Findings { ok: requirements.iter().all(|one| one.ok || !one.required), requirements }
@@ -110,6 +160,14 @@ fn table(findings: &Findings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cleanup_lists_what_is_gone_or_that_there_was_nothing() {
+        let removed = [PathBuf::from("/b/p/abi2-cgroup1-flows8"), PathBuf::from("/b/p")];
+        let root = Path::new("/b/p");
+        assert_eq!(list(root, &removed), "removed /b/p/abi2-cgroup1-flows8\nremoved /b/p\n");
+        assert_eq!(list(root, &[]), "nothing to remove: no agent left anything in /b/p\n");
+    }
 
     #[test]
     fn what_is_missing_says_its_cost_and_its_cure() {
