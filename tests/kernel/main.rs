@@ -20,4 +20,5 @@ mod prometheus;
 mod protocols;
 mod sensor;
 mod services;
+mod survival;
 mod watched;

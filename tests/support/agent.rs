@@ -34,12 +34,13 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts `binary run` on this node with `NAME=PATH` candidates and waits until it is ready.
+    /// Starts `binary run` on this node with `NAME=PATH` candidates and waits until it is ready. It
+    /// pins nothing.
     ///
     /// # Errors
     /// If it ends before, or is not ready in time; its own words are quoted.
     pub fn start(binary: &Path, node: &Node, candidates: &[String]) -> anyhow::Result<Self> {
-        Self::start_at(None, binary, node, candidates)
+        Self::start_at(None, binary, node, &unpinned(candidates))
     }
 
     /// The same in the node's own network, as an agent on the host network: only there it is told
@@ -48,19 +49,48 @@ impl Agent {
     /// # Errors
     /// If it ends before, or is not ready in time; its own words are quoted.
     pub fn start_on(binary: &Path, node: &Node, candidates: &[String]) -> anyhow::Result<Self> {
-        Self::start_at(Some(node.network().clone()), binary, node, candidates)
+        Self::start_at(Some(node.network().clone()), binary, node, &unpinned(candidates))
+    }
+
+    /// As [`Self::start`], with these arguments of `parapet run` and no others: without a
+    /// `--pin-dir` among them it pins where every agent does.
+    ///
+    /// # Errors
+    /// If it ends before, or is not ready in time; its own words are quoted.
+    pub fn start_with(binary: &Path, node: &Node, arguments: &[String]) -> anyhow::Result<Self> {
+        Self::start_at(None, binary, node, arguments)
+    }
+
+    /// As [`Self::start_with`], without waiting for anything.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn launch(binary: &Path, node: &Node, arguments: &[String]) -> anyhow::Result<Self> {
+        Self::launch_at(None, binary, node, arguments)
     }
 
     fn start_at(
         network: Option<Namespace>,
         binary: &Path,
         node: &Node,
-        candidates: &[String],
+        arguments: &[String],
+    ) -> anyhow::Result<Self> {
+        let mut agent = Self::launch_at(network, binary, node, arguments)?;
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    fn launch_at(
+        network: Option<Namespace>,
+        binary: &Path,
+        node: &Node,
+        arguments: &[String],
     ) -> anyhow::Result<Self> {
         // Given back before the agent takes it; nobody else asks for it in between.
         let free = || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?);
         let address = at(network.as_ref(), free)?;
-        let log = node.folder().join("agent.log");
+        // One for each: two may run at once.
+        let log = node.folder().join(format!("agent-{}.log", address.port()));
         let mut command = Command::new(binary);
         command
             .arg("run")
@@ -68,10 +98,8 @@ impl Agent {
             .arg(node.manifests())
             .arg("--cgroup-root")
             .arg(node.cgroup_root())
-            .args(["--node-name", NODE_NAME, "--listen", &address.to_string()]);
-        for candidate in candidates {
-            command.args(["--candidate", candidate]);
-        }
+            .args(["--node-name", NODE_NAME, "--listen", &address.to_string()])
+            .args(arguments);
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -79,10 +107,9 @@ impl Agent {
         let spawn =
             || command.spawn().with_context(|| format!("cannot start {}", binary.display()));
         let child = at(network.as_ref(), spawn)?;
-        let mut agent = Self { child, address, log, network };
+        let agent = Self { child, address, log, network };
         // So that it ends with the node, whatever ends that.
         cgroup::join(&node.side_cgroup()?, agent.child.id())?;
-        agent.wait_until_ready()?;
         Ok(agent)
     }
 
@@ -137,6 +164,11 @@ impl Agent {
         }
     }
 
+    /// Kills it as the kernel does when memory runs out: it can do nothing about it.
+    pub fn kill(self) {
+        drop(self);
+    }
+
     /// Asks it to end and waits.
     ///
     /// # Errors
@@ -169,6 +201,14 @@ impl Agent {
             thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+fn unpinned(candidates: &[String]) -> Vec<String> {
+    let mut arguments = vec!["--pin-dir".to_owned(), "none".to_owned()];
+    for candidate in candidates {
+        arguments.extend(["--candidate".to_owned(), candidate.clone()]);
+    }
+    arguments
 }
 
 /// Does this in a network, or here.

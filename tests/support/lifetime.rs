@@ -1,8 +1,9 @@
 //! Who removes what a run made, however the run ends.
 //!
-//! In: the names of a run (`prp<pid>-<number>`). Out: cgroups, namespaces, processes and folders
-//! that are gone. A guard process that outlives the run cleans up after a kill; leftovers of dead
-//! runs go when the next one starts. Nothing whose name is not of that form is ever touched.
+//! In: the names of a run (`prp<pid>-<number>`). Out: cgroups, namespaces, processes, mounts and
+//! folders that are gone. A guard process that outlives the run cleans up after a kill; leftovers
+//! of dead runs go when the next one starts. Nothing whose name is not of that form is ever
+//! touched.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, bail};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use crate::process::Program;
 use crate::task::{Order, Task};
@@ -99,10 +101,36 @@ pub fn sweep(name: &str) -> anyhow::Result<()> {
         attempt(namespace::remove(&namespace));
     }
     let files = folder(name);
+    // What is pinned there is detached and freed with it.
+    for place in mounts_below(&files) {
+        attempt(unmount(&place, UnmountFlags::DETACH).with_context(|| place.display().to_string()));
+    }
     if files.exists() {
         attempt(fs::remove_dir_all(&files).with_context(|| files.display().to_string()));
     }
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
+}
+
+/// Mounts a BPF file system of the run's own in its folder, empty, and says where. It goes with the
+/// run.
+///
+/// # Errors
+/// Without root.
+pub fn mount_bpffs(folder: &Path) -> anyhow::Result<PathBuf> {
+    let place = folder.join("bpf");
+    fs::create_dir(&place).with_context(|| place.display().to_string())?;
+    mount("bpf", &place, "bpf", MountFlags::empty(), None)
+        .with_context(|| format!("cannot mount bpffs on {}", place.display()))?;
+    Ok(place)
+}
+
+/// The newest first.
+fn mounts_below(folder: &Path) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let places = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    let mut below: Vec<_> = places.filter(|place| place.starts_with(folder)).collect();
+    below.reverse();
+    below
 }
 
 /// Names that are still there of this run: `netns NAME`, `cgroup NAME`, `folder NAME`.

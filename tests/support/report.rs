@@ -66,6 +66,8 @@ pub struct EdgeCounts {
     pub attempts: u64,
     pub answered: u64,
     pub refused: u64,
+    pub sent_packets: u64,
+    pub received_packets: u64,
 }
 
 /// What a policy set says.
