@@ -55,6 +55,11 @@ fn attach_cgroup(
     way: CgroupSkbAttachType,
     pins: Option<&Pins>,
 ) -> Result<(), String> {
+    if let Some(pins) = pins {
+        // Of an agent that was killed before it could give its link the name: it counts already,
+        // and a second one beside it would count everything twice.
+        let _ = fs::rename(pins.new_link(probe.name), pins.link(probe.name));
+    }
     if let Some(pins) = pins
         && let Ok(link) = syscall::pinned(&pins.link(probe.name))
     {
