@@ -68,6 +68,7 @@ fn send(target: SocketAddr, count: u64) -> Task {
         timeout_ms: 10_000,
         pause_ms: 2,
         sockets: Sockets::PerDatagram,
+        lite: false,
     })
 }
 

@@ -12,9 +12,9 @@ use parapet_common::{PAIRS_MAX, Pair, PairKey, SHARE_DIVISOR};
 
 use super::syscall::{Cursor, delete_batch, lookup_batch};
 
-/// A pair without a packet for this long is forgotten: twice the kernel's own patience with UDP
-/// that was answered (net.netfilter.nf_conntrack_udp_timeout_stream is 120 s).
-const IDLE_MAX: Duration = Duration::from_secs(240);
+/// A pair without a packet for this long is forgotten. Long enough for a pause of one client, short
+/// enough that another client that got the same port by chance is an attempt of its own.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// The same for a cgroup that has used half of its share: longer than any resolver or client waits.
 const CROWDED_IDLE_MAX: Duration = Duration::from_secs(12);
 /// How often the table is walked, and how often while a cgroup's share is half used.

@@ -123,6 +123,7 @@ async fn a_sensor_killed_while_it_frees_slots_leaks_none() {
         timeout_ms: 10_000,
         pause_ms: 0,
         sockets: Sockets::Shared,
+        lite: false,
     });
     let pins: PathBuf = pins(&node);
     let prefix = format!("/{}/root", node.name());
