@@ -1,43 +1,61 @@
-//! `cargo xtask bench`: builds everything and measures. Nothing comes in; the benchmarks' own
+//! `cargo xtask bench`: builds what is measured and measures it. Parts come in; the benchmarks' own
 //! tables go out, as ratios within one run. It never compares with numbers of another machine.
 
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
+
 use crate::layout::Layout;
 use crate::{build, host, run};
 
-/// Runs both benchmarks; an absent or failing one is an error, after the other has run.
-pub(crate) fn perform(layout: &Layout) -> anyhow::Result<ExitCode> {
-    let agent = build::perform(layout)?;
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum BenchPart {
+    /// Verdicts, candidates, the index: needs nothing but this machine.
+    Core,
+    /// The programs in the kernel and the agent on a simulated node: needs root.
+    Sensor,
+}
+
+const ALL: [BenchPart; 2] = [BenchPart::Core, BenchPart::Sensor];
+
+/// Measures these parts, all of them when none is named. An absent or failing one is an error,
+/// after the others have run.
+pub(crate) fn perform(layout: &Layout, chosen: &[BenchPart]) -> anyhow::Result<ExitCode> {
     let mut failures = Vec::new();
-
-    if layout.root().join("agent/core/benches").is_dir() {
-        let mut command = run::cargo(layout);
-        command.args(["bench", "-p", "parapet-core", "--benches"]);
-        if let Err(error) =
-            run::step("core benchmarks", "verdicts, candidates, the index", &mut command)
-        {
-            failures.push(format!("{error:#}"));
+    for part in ALL {
+        if chosen.is_empty() || chosen.contains(&part) {
+            let measured = match part {
+                BenchPart::Core => core(layout),
+                BenchPart::Sensor => sensor(layout),
+            };
+            failures.extend(measured.err());
         }
-    } else {
-        failures.push("agent/core/benches is absent: no core benchmarks".to_string());
     }
-
-    let missing = host::missing_for_kernel_tier();
-    if missing.is_empty() {
-        let mut command = run::cargo(layout);
-        command.args(["run", "--release", "-p", "parapet-tests", "--bin", "parapet-bench"]);
-        command.env("PARAPET_BIN", &agent);
-        let why = "the packet program over an empty one and over its floor";
-        if let Err(error) = run::step("kernel benchmarks", why, &mut command) {
-            failures.push(format!("{error:#}"));
-        }
-    } else {
-        failures.push(format!("kernel benchmarks lack here: {}", missing.join(", ")));
-    }
-
     for failure in &failures {
-        eprintln!("error: {failure}");
+        eprintln!("error: {failure:#}");
     }
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn core(layout: &Layout) -> anyhow::Result<()> {
+    if !layout.root().join("agent/core/benches").is_dir() {
+        bail!("agent/core/benches is absent: no core benchmarks");
+    }
+    let mut command = run::cargo(layout);
+    command.args(["bench", "-p", "parapet-core", "--benches"]);
+    run::step("core benchmarks", "verdicts, candidates, the index", &mut command)
+}
+
+fn sensor(layout: &Layout) -> anyhow::Result<()> {
+    let agent = build::perform(layout).context("sensor benchmarks")?;
+    let missing = host::missing_for_kernel_tier();
+    if !missing.is_empty() {
+        bail!("sensor benchmarks lack here: {}", missing.join(", "));
+    }
+    let mut command = run::cargo(layout);
+    command.args(["run", "--release", "-p", "parapet-tests", "--bin", "parapet-bench"]);
+    command.env("PARAPET_BIN", &agent);
+    let why = "what the sensor costs, over its floor, softflowd, conntrack and its absence";
+    run::step("sensor benchmarks", why, &mut command)
 }

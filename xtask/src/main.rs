@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::bench::BenchPart;
 use crate::fuzz::FuzzTarget;
 use crate::layout::Layout;
 use crate::test::tier::TierName;
@@ -51,8 +52,12 @@ enum Task {
         #[arg(long = "tier", value_enum, value_name = "TIER")]
         tiers: Vec<TierName>,
     },
-    /// Measure the packet programs and the policy engine, as ratios within one run.
-    Bench,
+    /// Measure the sensor and the policy engine, as ratios within one run.
+    Bench {
+        /// Measure only this part; may be given more than once.
+        #[arg(value_enum, value_name = "PART")]
+        parts: Vec<BenchPart>,
+    },
     /// Search for inputs that break what must hold for any input (needs g++).
     Fuzz {
         /// Search only with this target; may be given more than once.
@@ -86,7 +91,7 @@ fn perform(task: &Task, layout: &Layout) -> anyhow::Result<ExitCode> {
         Task::Build => build::perform(layout).map(|_| ExitCode::SUCCESS),
         Task::Demo { keep } => demo::perform(layout, *keep),
         Task::Test { tiers } => test::perform(layout, tiers),
-        Task::Bench => bench::perform(layout),
+        Task::Bench { parts } => bench::perform(layout, parts),
         Task::Fuzz { targets, minutes, keep } => {
             fuzz::perform(layout, targets, minutes.get(), *keep)
         }
