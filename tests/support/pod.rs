@@ -118,6 +118,12 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// Its network namespace.
+    #[must_use]
+    pub fn network(&self) -> &crate::namespace::Namespace {
+        &self.network
+    }
+
     /// Its address of a family.
     #[must_use]
     pub fn address(&self, family: Family) -> IpAddr {
