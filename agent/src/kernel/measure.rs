@@ -1,7 +1,7 @@
 //! The packet programs and those they are compared with, side by side on the same packets.
 //!
-//! In: a cgroup, or packets for `BPF_PROG_TEST_RUN`. Out: nanoseconds a run, as the kernel counts
-//! them. Only benches use it; the agent never loads the comparison programs.
+//! In: a cgroup. Out: nanoseconds a run, as the kernel counts them, and what the programs counted
+//! meanwhile. Only benches use it; the agent never loads the comparison programs.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -9,14 +9,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::programs::{CgroupSkb, CgroupSkbAttachType, TestRun, TestRunOptions};
+use aya::programs::{CgroupSkb, CgroupSkbAttachType};
 use aya::sys::{Stats, enable_stats};
+use parapet_common::{MAP_LOST, MAP_TOTALS, STAGE_NAMES, STAGE_RING_FULL};
+use parapet_core::record::Record;
 
-use super::KernelConfig;
 use super::attach::attach;
+use super::clock::Clock;
+use super::counters::Counters;
 use super::load::{self, chain};
 use super::probes::{Hook, Probe};
 use super::slots::Slots;
+use super::{KernelConfig, map};
 
 /// The programs that can be measured. The first two are what the others are compared with.
 pub const PROGRAMS: [&str; 4] = ["bench_empty", "bench_floor", "packet_sent", "packet_received"];
@@ -41,20 +45,46 @@ impl RunTime {
     }
 }
 
+/// What the packet programs counted since they were loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Flows in the table.
+    pub flows: u64,
+    /// Packets of these flows that were sent.
+    pub sent_packets: u64,
+    /// Packets of these flows that were received.
+    pub received_packets: u64,
+    /// What was lost, at any stage but the events that nobody reads here.
+    pub lost: u64,
+}
+
+/// Switches the run-time statistics of all BPF programs on, until what comes out is dropped.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn statistics() -> Result<OwnedFd, String> {
+    enable_stats(Stats::RunTime).map_err(|error| chain(&error))
+}
+
 /// All of [`PROGRAMS`], attached to one cgroup.
 pub struct Measured {
     programs: Ebpf,
-    _slots: Slots,
+    slots: Slots,
+    counters: Counters,
+    counted: Counted,
     /// Run-time statistics are on while this is open.
     _statistics: OwnedFd,
 }
 
 impl Measured {
+    /// With room for this many flows.
+    ///
     /// # Errors
     /// What the kernel refused.
-    pub fn attach(cgroup: &Path) -> Result<Self, String> {
+    pub fn attach(cgroup: &Path, flows_max: u32) -> Result<Self, String> {
         let config = KernelConfig {
             cgroup_root: cgroup.to_path_buf(),
+            flows_max,
             share_divisor: 1,
             ..KernelConfig::default()
         };
@@ -76,8 +106,10 @@ impl Measured {
             };
             attach(&mut programs, &probe, &root, &btf, None, true)?;
         }
-        let statistics = enable_stats(Stats::RunTime).map_err(|error| chain(&error))?;
-        Ok(Self { programs, _slots: slots, _statistics: statistics })
+        let mut take = |name: &str| map(&mut programs, name).map_err(|error| error.to_string());
+        let counters = Counters::new(take(MAP_LOST)?, take(MAP_TOTALS)?);
+        let counted = Counted::default();
+        Ok(Self { programs, slots, counters, counted, _statistics: statistics()? })
     }
 
     /// Run times so far, in the order of [`PROGRAMS`].
@@ -93,16 +125,24 @@ impl Measured {
         Ok(times)
     }
 
-    /// Mean nanoseconds of `repeat` runs over one Ethernet frame.
-    ///
-    /// # Errors
-    /// The program is not one of [`PROGRAMS`], or the kernel refuses the frame.
-    pub fn test_run(&mut self, program: &str, frame: &[u8], repeat: u32) -> Result<u128, String> {
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.repeat = repeat;
-        let result = self.program(program)?.test_run(options).map_err(|error| chain(&error))?;
-        Ok(result.duration.as_nanos())
+    /// What was counted so far.
+    pub fn counted(&mut self) -> Counted {
+        let mut records = Vec::new();
+        // Nobody reads the events that tell of new flows, so that their ring may be full.
+        self.slots.rescan();
+        self.slots.read(&Clock::now(), &mut records);
+        for record in &records {
+            if let Record::Flow(flow) = record {
+                self.counted.sent_packets += flow.counts.sent_packets;
+                self.counted.received_packets += flow.counts.received_packets;
+            }
+        }
+        self.counted.flows = self.slots.entries();
+        let ring_full = STAGE_NAMES[STAGE_RING_FULL as usize];
+        let losses = self.counters.losses();
+        let counted = losses.iter().filter(|(stage, _)| *stage != ring_full);
+        self.counted.lost += counted.map(|(_, count)| count).sum::<u64>();
+        self.counted
     }
 
     fn program(&mut self, name: &str) -> Result<&mut CgroupSkb, String> {

@@ -1,0 +1,211 @@
+//! Load generators, each a process of its own in a pod.
+//!
+//! In: what to do, as one JSON argument. Out: what was done and how long it took, as one JSON line.
+//! Counts are exact. A generator makes no socket before it has entered its pod.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, bail};
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use support::pod::Pod;
+use support::task::Place;
+use support::{cgroup, namespace};
+
+mod clients;
+mod datagrams;
+mod server;
+
+/// The first argument by which the bench knows that it is to be a generator.
+const WORD: &str = "load";
+
+/// What a generator does.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Answers TCP on all of these ports, and UDP, until its stdin ends.
+    Serve(Vec<u16>),
+    /// TCP connections, each with a request and an answer, begun at a steady rate.
+    Connections { targets: Vec<SocketAddr>, per_second: u64, count: u64 },
+    /// One after the other for so many milliseconds, each as soon as the last is done.
+    Closed { kind: Closed, targets: Vec<SocketAddr>, ms: u64 },
+    /// New UDP sockets, each with an address and port of its own and one datagram.
+    Tuples { target: IpAddr, first: u64, per_second: u64, count: u64 },
+    /// One datagram to each of these ports, from a socket for each, which stays until stdin ends.
+    Datagrams { target: IpAddr, ports: Range<u16> },
+}
+
+/// What is repeated in a closed loop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Closed {
+    /// A request and its answer on one TCP connection.
+    TcpRr,
+    /// A TCP connection with a request and its answer.
+    TcpCrr,
+    /// A datagram and its answer.
+    UdpRr,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// How many of what it was to do, all of them answered where something answers.
+    pub(crate) count: u64,
+    /// How long that took.
+    pub(crate) seconds: f64,
+    /// Of the times from the first system call to the answer.
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// When the first packet was sent, on the monotonic clock of all processes.
+    pub(crate) began_ns: u64,
+}
+
+impl Done {
+    /// How many in a second.
+    pub(crate) fn per_second(&self) -> f64 {
+        crate::outcome::number(self.count) / self.seconds.max(1e-9)
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    place: Place,
+    work: Work,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+enum Line {
+    /// It is in its pod; a server can be asked from now on.
+    Ready,
+    Done(Done),
+}
+
+/// A running generator. Dropping it kills it.
+pub(crate) struct Load {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Load {
+    pub(crate) fn start(pod: &Pod, work: Work) -> anyhow::Result<Self> {
+        let namespace = pod.network().path().to_owned();
+        let place = Place { cgroup: Some(pod.cgroup.clone()), namespace };
+        let order = serde_json::to_string(&Order { place, work })?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .args([WORD, &order])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start a generator")?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().context("a generator without stdout")?;
+        let mut load = Self { child, stdin, lines: BufReader::new(stdout) };
+        match load.line()? {
+            Line::Ready => Ok(load),
+            Line::Done(done) => bail!("a generator was done too early: {done:?}"),
+        }
+    }
+
+    /// Waits until it is done. A generator that keeps its sockets keeps them until it is dropped.
+    pub(crate) fn wait(&mut self) -> anyhow::Result<Done> {
+        match self.line()? {
+            Line::Done(done) => Ok(done),
+            Line::Ready => bail!("a generator was ready twice"),
+        }
+    }
+
+    /// Does this work to its end.
+    pub(crate) fn run(pod: &Pod, work: Work) -> anyhow::Result<Done> {
+        Self::start(pod, work)?.finish()
+    }
+
+    /// Waits for what it has done, and for its end.
+    pub(crate) fn finish(mut self) -> anyhow::Result<Done> {
+        drop(self.stdin.take());
+        let done = self.wait()?;
+        let status = self.child.wait().context("a generator")?;
+        if status.success() { Ok(done) } else { bail!("a generator ended with {status}") }
+    }
+
+    fn line(&mut self) -> anyhow::Result<Line> {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).context("a generator")?;
+        serde_json::from_str(&line).with_context(|| format!("a generator said `{line}`"))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Generates load if the program was started for that, and else returns none.
+pub(crate) fn perform_if_told() -> Option<ExitCode> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() != Some(WORD) {
+        return None;
+    }
+    let order = arguments.next().unwrap_or_default();
+    Some(match perform(&order) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{WORD}: {error:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn perform(order: &str) -> anyhow::Result<()> {
+    let Order { place, work } = serde_json::from_str(order).context("the order")?;
+    // The cgroup first: a socket belongs to the cgroup in which it was made.
+    if let Some(path) = &place.cgroup {
+        cgroup::join(path, 0)?;
+    }
+    namespace::enter(&place.namespace)?;
+    if let Work::Serve(ports) = &work {
+        server::start(ports)?;
+        say(&Line::Ready)?;
+        until_stdin_ends();
+        return say(&Line::Done(Done::default()));
+    }
+    say(&Line::Ready)?;
+    let done = match work {
+        Work::Serve(_) => Done::default(),
+        Work::Connections { targets, per_second, count } => {
+            clients::connections(&targets, per_second, count)?
+        }
+        Work::Closed { kind, targets, ms } => clients::closed(kind, &targets, ms)?,
+        Work::Tuples { target, first, per_second, count } => {
+            datagrams::tuples(target, first, per_second, count)?
+        }
+        Work::Datagrams { target, ports } => {
+            let (done, _sockets) = datagrams::one_each(target, ports)?;
+            say(&Line::Done(done))?;
+            until_stdin_ends();
+            return Ok(());
+        }
+    };
+    say(&Line::Done(done))
+}
+
+fn until_stdin_ends() {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+}
+
+fn say(line: &Line) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", serde_json::to_string(line)?).context("stdout")?;
+    stdout.flush().context("stdout")
+}
+
+/// The monotonic clock, which all processes share.
+pub(crate) fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    let part = |value: i64| u64::try_from(value).unwrap_or_default();
+    part(now.tv_sec) * 1_000_000_000 + part(now.tv_nsec)
+}
