@@ -255,6 +255,8 @@ impl Entry {
                     self.samples.remove(oldest);
                 }
                 self.stale = true;
+                // Most edges never have a second one, and a vector would make room for four.
+                self.samples.reserve_exact(1);
                 self.samples.push(Sample {
                     source: resolved.source.clone(),
                     target: resolved.target.clone(),
