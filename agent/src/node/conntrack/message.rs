@@ -32,7 +32,7 @@ const GENERIC_BYTES: usize = 4;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_STATUS: u16 = 3;
-/// Linux 5.16; older kernels pass over it and send everything.
+/// Newer than Linux 5.10; kernels that do not know it pass over it and send everything.
 const CTA_STATUS_MASK: u16 = 26;
 const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
