@@ -4,5 +4,6 @@ pub mod cli;
 pub mod export;
 pub mod kernel;
 pub mod manifests;
+pub mod memory;
 pub mod node;
 pub mod runtime;

@@ -13,7 +13,7 @@ use crate::export::Published;
 use crate::export::http::LISTEN_DEFAULT;
 use crate::kernel::{KernelConfig, PINS_DEFAULT};
 use crate::node::{cgroups, host_name};
-use crate::runtime;
+use crate::{memory, runtime};
 
 /// What `parapet run` is asked.
 #[derive(Debug, clap::Args)]
@@ -74,6 +74,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         node_name: args.node_name.unwrap_or_else(host_name),
         profile: args.policies.profile.into(),
     };
+    memory::give_back();
     let tasks = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

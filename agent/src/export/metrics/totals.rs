@@ -84,11 +84,12 @@ pub(super) struct Totals {
     round: u64,
 }
 
-/// What of one edge is in the counters.
-#[derive(Debug)]
+/// What of one edge is in the counters. It holds no edge: each version of one that anybody keeps is
+/// a copy.
+#[derive(Debug, Default)]
 struct Counted {
-    edge: Arc<Edge>,
-    outcomes: BTreeMap<Outcome, u64>,
+    /// By the number of each [`Outcome`].
+    outcomes: [u64; 4],
     counts: Counts,
     judged: u64,
     round: u64,
@@ -114,23 +115,17 @@ impl Totals {
         self.round += 1;
         for edge in &snapshot.edges {
             let counted = match self.edges.get_mut(&edge.key) {
-                Some(counted) => {
-                    counted.round = self.round;
-                    if Arc::ptr_eq(&counted.edge, edge) {
-                        continue;
-                    }
-                    counted.edge = Arc::clone(edge);
-                    counted
-                }
-                None => self
-                    .edges
-                    .entry(edge.key.clone())
-                    .or_insert_with(|| Counted::nothing_of(edge, self.round)),
+                Some(counted) => counted,
+                None => self.edges.entry(edge.key.clone()).or_default(),
             };
-            for (outcome, amount) in counted.take_outcomes() {
+            counted.round = self.round;
+            if counted.is_all_of(edge) {
+                continue;
+            }
+            for (outcome, amount) in counted.take_outcomes(edge) {
                 self.attempts.add(AttemptKey::of(&edge.key, outcome), amount);
             }
-            let counts = counted.take_counts();
+            let counts = counted.take_counts(edge);
             for (refusal, amount) in Refusal::counts(&counts).filter(|(_, amount)| *amount > 0) {
                 self.refusals.add(RefusalKey::of(&edge.key, refusal), amount);
             }
@@ -138,7 +133,7 @@ impl Totals {
                 self.handshakes.add(Ends::of(&edge.key), counts.answered);
                 self.handshakes_ns.add(Ends::of(&edge.key), counts.handshake_ns);
             }
-            let attempts = counted.take_judged();
+            let attempts = counted.take_judged(edge);
             if attempts > 0 {
                 for (policy_set, verdict) in &edge.verdicts {
                     self.verdicts.add(VerdictKey::of(&edge.key, policy_set, verdict), attempts);
@@ -154,21 +149,18 @@ impl Totals {
 }
 
 impl Counted {
-    fn nothing_of(edge: &Arc<Edge>, round: u64) -> Self {
-        Self {
-            edge: Arc::clone(edge),
-            outcomes: BTreeMap::new(),
-            counts: Counts::default(),
-            judged: 0,
-            round,
-        }
+    /// Whether nothing was added since the last look.
+    fn is_all_of(&self, edge: &Edge) -> bool {
+        self.counts == edge.counts
+            && edge.outcomes.iter().all(|(outcome, now)| self.outcomes[*outcome as usize] == *now)
+            && (edge.verdicts.is_empty() || self.judged == edge.counts.attempts)
     }
 
     /// What was added to each outcome since the last look.
-    fn take_outcomes(&mut self) -> Vec<(Outcome, u64)> {
+    fn take_outcomes(&mut self, edge: &Edge) -> Vec<(Outcome, u64)> {
         let mut added = Vec::new();
-        for (outcome, now) in &self.edge.outcomes {
-            let before = self.outcomes.entry(*outcome).or_default();
+        for (outcome, now) in &edge.outcomes {
+            let before = &mut self.outcomes[*outcome as usize];
             added.push((*outcome, added_since(*before, *now)));
             *before = *now;
         }
@@ -177,18 +169,18 @@ impl Counted {
     }
 
     /// What was counted since the last look.
-    fn take_counts(&mut self) -> Counts {
-        let added = self.edge.counts.since(&self.counts);
-        self.counts = self.edge.counts;
+    fn take_counts(&mut self, edge: &Edge) -> Counts {
+        let added = edge.counts.since(&self.counts);
+        self.counts = edge.counts;
         added
     }
 
     /// Attempts that were not judged at the last look and are now.
-    fn take_judged(&mut self) -> u64 {
-        if self.edge.verdicts.is_empty() {
+    fn take_judged(&mut self, edge: &Edge) -> u64 {
+        if edge.verdicts.is_empty() {
             return 0;
         }
-        let now = self.edge.counts.attempts;
+        let now = edge.counts.attempts;
         let added = added_since(self.judged, now);
         self.judged = now;
         added
