@@ -19,6 +19,7 @@ use tokio::io::unix::AsyncFd;
 
 use self::clock::Clock;
 use self::counters::Counters;
+use self::load::map;
 use self::pairs::Pairs;
 use self::pins::Pins;
 use self::service_ports::ServicePorts;
@@ -231,15 +232,6 @@ impl Sensor {
     pub fn set_services(&mut self, ports: &HashMap<ServicePort, u32>) -> usize {
         self.services.set(ports)
     }
-}
-
-fn map<T>(programs: &mut aya::Ebpf, name: &str) -> Result<T, LoadError>
-where
-    T: TryFrom<Map>,
-    T::Error: std::fmt::Display,
-{
-    let map = programs.take_map(name).ok_or_else(|| LoadError::object(format!("no map {name}")))?;
-    map.try_into().map_err(|error: T::Error| LoadError::object(format!("{name}: {error}")))
 }
 
 fn ring(ring: RingBuf<MapData>) -> Result<AsyncFd<RingBuf<MapData>>, LoadError> {

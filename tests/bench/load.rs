@@ -13,7 +13,7 @@ use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use support::pod::Pod;
 use support::task::Place;
-use support::{cgroup, namespace};
+use support::traffic;
 
 mod clients;
 mod datagrams;
@@ -146,27 +146,12 @@ impl Drop for Load {
 
 /// Generates load if the program was started for that, and else returns none.
 pub(crate) fn perform_if_told() -> Option<ExitCode> {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() != Some(WORD) {
-        return None;
-    }
-    let order = arguments.next().unwrap_or_default();
-    Some(match perform(&order) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{WORD}: {error:#}");
-            ExitCode::FAILURE
-        }
-    })
+    traffic::perform_if(WORD, perform)
 }
 
 fn perform(order: &str) -> anyhow::Result<()> {
     let Order { place, work } = serde_json::from_str(order).context("the order")?;
-    // The cgroup first: a socket belongs to the cgroup in which it was made.
-    if let Some(path) = &place.cgroup {
-        cgroup::join(path, 0)?;
-    }
-    namespace::enter(&place.namespace)?;
+    traffic::enter(&place)?;
     if let Work::Serve(ports) = &work {
         server::start(ports)?;
         say(&Line::Ready)?;

@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use serde::{Deserialize, Serialize};
 use support::network::Family;
-use support::{cgroup, namespace};
+use support::{cgroup, namespace, traffic};
 
 use crate::place;
 
@@ -65,18 +65,7 @@ pub(crate) enum Command {
 
 /// Carries out an order if the program was started for that, and else returns none.
 pub(crate) fn perform_if_told() -> Option<ExitCode> {
-    let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() != Some(WORD) {
-        return None;
-    }
-    let order = arguments.next().unwrap_or_default();
-    Some(match perform(&order) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{WORD}: {error:#}");
-            ExitCode::FAILURE
-        }
-    })
+    traffic::perform_if(WORD, perform)
 }
 
 fn perform(order: &str) -> anyhow::Result<()> {

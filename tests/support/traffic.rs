@@ -31,15 +31,23 @@ pub const WORD: &str = "traffic";
 /// Carries out the order if the program was started for that, and else returns none.
 #[must_use]
 pub fn perform_if_told() -> Option<ExitCode> {
+    perform_if(WORD, perform)
+}
+
+/// Carries out the second argument if the first one is this word, and else returns none.
+pub fn perform_if(
+    word: &str,
+    perform: impl FnOnce(&str) -> anyhow::Result<()>,
+) -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() != Some(WORD) {
+    if arguments.next().as_deref() != Some(word) {
         return None;
     }
     let order = arguments.next().unwrap_or_default();
     Some(match perform(&order) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{WORD}: {error:#}");
+            let _ = writeln!(std::io::stderr(), "{word}: {error:#}");
             ExitCode::FAILURE
         }
     })
@@ -91,8 +99,12 @@ pub fn perform(order: &str) -> anyhow::Result<()> {
     say(&Line::Done(counts))
 }
 
-/// The cgroup first: a socket belongs to the cgroup in which it was made.
-fn enter(place: &Place) -> anyhow::Result<()> {
+/// Goes where an order is to be carried out. The cgroup first: a socket belongs to the cgroup in
+/// which it was made.
+///
+/// # Errors
+/// If either cannot be entered.
+pub fn enter(place: &Place) -> anyhow::Result<()> {
     if let Some(path) = &place.cgroup {
         cgroup::join(path, 0)?;
     }

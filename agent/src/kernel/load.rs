@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 
-use aya::maps::{HashMap as BpfHashMap, Map, MapData, Queue};
+use aya::maps::Map;
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
@@ -18,7 +18,7 @@ use super::attach::{attach, verify};
 use super::layout::{self, BTF_PATH, MEMBERS};
 use super::pins::{PinError, Pins};
 use super::probes::{PROBES, Probe};
-use super::slots::{Key, Slots};
+use super::slots::Slots;
 use super::{KernelConfig, ProbeStatus};
 
 /// The programs, inside of the agent's binary.
@@ -172,17 +172,22 @@ pub(super) fn open_verbose(
     Ok((programs, btf))
 }
 
+/// Takes a map out of the object, as what the caller wants it to be.
+pub(super) fn map<T>(programs: &mut Ebpf, name: &str) -> Result<T, LoadError>
+where
+    T: TryFrom<Map>,
+    T::Error: std::fmt::Display,
+{
+    let map = programs.take_map(name).ok_or_else(|| LoadError::object(format!("no map {name}")))?;
+    map.try_into().map_err(|error: T::Error| LoadError::object(format!("{name}: {error}")))
+}
+
 pub(super) fn slots(programs: &mut Ebpf, config: &KernelConfig) -> Result<Slots, LoadError> {
-    let mut take = |name: &str| {
-        programs.take_map(name).ok_or_else(|| LoadError::object(format!("no map {name}")))
-    };
-    let flows = BpfHashMap::<MapData, Key, u32>::try_from(take(MAP_FLOWS)?)
-        .map_err(|error| LoadError::object(error.to_string()))?;
-    let Map::Array(slots) = take(MAP_SLOTS)? else {
+    let flows = map(programs, MAP_FLOWS)?;
+    let Map::Array(slots) = map(programs, MAP_SLOTS)? else {
         return Err(LoadError::object(format!("{MAP_SLOTS} is no array")));
     };
-    let free = Queue::<MapData, u32>::try_from(take(MAP_FREE_SLOTS)?)
-        .map_err(|error| LoadError::object(error.to_string()))?;
+    let free = map(programs, MAP_FREE_SLOTS)?;
     Slots::new(flows, slots, free, config.flows_max, config.idle_max).map_err(LoadError::object)
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 
-use aya::maps::MapError;
 use parapet_common::Share;
 use parapet_core::record::Record;
 
@@ -40,14 +39,10 @@ impl Tables {
             HashMap::new()
         });
         for (cgroup_id, less) in shares(self.slots.take_returned(), pairs) {
-            if let Err(error) = self.give_back(cgroup_id, less) {
+            if let Err(error) = self.shares.give_back(cgroup_id, less) {
                 tracing::warn!(%error, cgroup_id, "a share could not be given back");
             }
         }
-    }
-
-    fn give_back(&mut self, cgroup_id: u64, less: Share) -> Result<(), MapError> {
-        self.shares.give_back(cgroup_id, less)
     }
 
     /// (table, entries, capacity).
