@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, thread};
 
-use crate::image::IMAGE;
+use crate::image::Image;
 
 /// A boot takes six seconds on an idle machine; the emulated verifier takes one for every ten
 /// thousand instructions, three times on kernels before 5.16.
@@ -35,7 +35,8 @@ impl Drop for Machine {
 /// Boots the kernel and waits until it has powered off.
 pub(crate) fn boot(kernel: &str) -> Run {
     let (version, vmlinuz) = find(kernel);
-    let mut machine = start(&vmlinuz);
+    let image = Image::with(&vmlinuz.with_file_name("modules"));
+    let mut machine = start(&vmlinuz, &image);
     let mut pipe = machine.0.stdout.take().unwrap();
     // Read beside it: a full pipe would stop the machine.
     let reader = thread::spawn(move || {
@@ -59,7 +60,7 @@ pub(crate) fn boot(kernel: &str) -> Run {
     Run { version, console }
 }
 
-fn start(vmlinuz: &Path) -> Machine {
+fn start(vmlinuz: &Path, image: &Image) -> Machine {
     let child = Command::new("qemu-system-x86_64")
         // Emulated in software: nothing here may depend on the machine that tests run on.
         .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512"])
@@ -67,7 +68,7 @@ fn start(vmlinuz: &Path) -> Machine {
         .arg("-kernel")
         .arg(vmlinuz)
         .arg("-initrd")
-        .arg(&IMAGE.path)
+        .arg(&image.path)
         // A panic reboots at once, which ends the machine.
         .args(["-append", "console=ttyS0 loglevel=4 panic=-1 rdinit=/init"])
         .stdin(Stdio::null())

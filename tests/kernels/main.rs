@@ -1,11 +1,15 @@
-//! Stock kernels in software-emulated machines: every BPF program loads, attaches and fires, and a
-//! short flow test counts exactly.
+//! Stock kernels in software-emulated machines: every BPF program loads, attaches and fires, short
+//! traffic of every protocol is counted exactly, and a second agent takes over what the first one
+//! pinned and tells the backends of Services by IPVS.
 //!
 //! In: kernel images that `PARAPET_KERNELS` names, and the guest program of this package. Out: a
-//! table of programs for each kernel, and assertions. A guest has no network and no disk.
+//! table of programs for each kernel, and assertions. A guest has a simulated node in it, and no
+//! network beyond that and no disk.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what tests share may end a test")]
 #![expect(clippy::print_stdout, reason = "the numbers for each program and kernel are wanted")]
+
+use std::fmt::Write as _;
 
 mod expected;
 mod image;
@@ -13,12 +17,21 @@ mod machine;
 mod report;
 
 use crate::expected::{INSTRUCTIONS_MAX, Kernel, LINUX_5_10, LINUX_6_1, LINUX_6_12, LINUX_NEW};
-use crate::report::{FlowLine, Line, MARK, ProgramLine};
+use crate::report::{EdgeLine, FlowLine, Line, MARK, ProgramLine};
+
+/// Modules without which a part of the traffic would not be, and which part.
+const OFFERED: [(&str, &str); 3] = [
+    ("ip_vs", "Services by IPVS"),
+    ("nf_conntrack_netlink", "the backend of each connection"),
+    ("sctp", "SCTP between the kernel's own sockets"),
+];
 
 /// What a guest said.
 #[derive(Default)]
 struct Answer {
+    modules: Vec<String>,
     programs: Vec<ProgramLine>,
+    edges: Vec<EdgeLine>,
     flows: Vec<FlowLine>,
     lost: Vec<(String, u64)>,
     failed: Vec<String>,
@@ -32,6 +45,8 @@ impl Answer {
             match read(line) {
                 None => {}
                 Some(Ok(Line::Program(program))) => answer.programs.push(program),
+                Some(Ok(Line::Module(module))) => answer.modules.push(module),
+                Some(Ok(Line::Edge(edge))) => answer.edges.push(edge),
                 Some(Ok(Line::Flow(flow))) => answer.flows.push(flow),
                 Some(Ok(Line::Lost { stage, count })) => answer.lost.push((stage, count)),
                 Some(Ok(Line::Failed(reason))) => answer.failed.push(reason),
@@ -49,13 +64,13 @@ fn read(line: &str) -> Option<serde_json::Result<Line>> {
     Some(serde_json::from_str(json.trim_end()))
 }
 
-fn table(kernel: &Kernel, version: &str, programs: &[ProgramLine]) -> String {
+fn table(kernel: &Kernel, version: &str, answer: &Answer) -> String {
     let mut text = format!(
         "\n{:<28} {:<8} {:<8} {:>6} {:>12}  Linux {version}\n",
         "program", "loaded", "attached", "runs", "instructions"
     );
     let word = |yes: bool| if yes { "yes" } else { "no" };
-    for line in programs {
+    for line in &answer.programs {
         let instructions = line.instructions.map_or("-".to_owned(), |count| count.to_string());
         let why = kernel.why_not_offered(&line.program).unwrap_or_default();
         let row = format!(
@@ -69,6 +84,10 @@ fn table(kernel: &Kernel, version: &str, programs: &[ProgramLine]) -> String {
         text.push_str(row.trim_end());
         text.push('\n');
     }
+    for (module, what) in OFFERED {
+        let is_there = answer.modules.iter().any(|name| name == module);
+        let _ = writeln!(text, "{:<28} {:<8} {what}", format!("module {module}"), word(is_there));
+    }
     text
 }
 
@@ -76,7 +95,7 @@ fn check(kernel: &Kernel) {
     let run = machine::boot(kernel.name);
     let answer = Answer::read(&run.console);
     // Whole, so that the tables of kernels that run side by side do not mix.
-    print!("{}", table(kernel, &run.version, &answer.programs));
+    print!("{}", table(kernel, &run.version, &answer));
     let context = format!("the console of Linux {}:\n{}", run.version, run.console);
     assert_eq!(answer.failed, Vec::<String>::new(), "{context}");
     assert!(answer.done, "the guest did not come to its end; {context}");
@@ -102,7 +121,11 @@ fn check(kernel: &Kernel) {
     for (name, _) in kernel.not_offered {
         assert!(answer.programs.iter().any(|line| line.program == *name), "no program {name}");
     }
+    for (module, what) in OFFERED {
+        assert!(answer.modules.iter().any(|name| name == module), "{module}, {what}; {context}");
+    }
     assert_eq!(answer.flows, expected::flows(kernel), "{context}");
+    assert_eq!(answer.edges, expected::edges(), "{context}");
     assert_eq!(answer.lost, [], "{context}");
 }
 

@@ -18,14 +18,34 @@ pub(crate) const UDP_REFUSED: u16 = 7004;
 pub(crate) const TCP_CONNECTIONS: u64 = 3;
 /// Questions of one UDP socket, each with its answer.
 pub(crate) const DATAGRAMS: u64 = 5;
-/// For each family: both ends of what was answered, one end of what was refused.
-pub(crate) const FLOWS: usize = 2 * (2 + 1 + 2 + 1);
+pub(crate) const SCTP_ANSWERED: u16 = 7005;
+pub(crate) const SCTP_REFUSED: u16 = 7006;
+/// Named in the rule that drops what comes for it, too.
+pub(crate) const SCTP_SILENT: u16 = 7007;
+/// SCTP associations to the answering port, for each address family.
+pub(crate) const SCTP_ASSOCIATIONS: u64 = 2;
+/// TCP connections, and UDP sockets with a datagram each, of a pod to a Service, for each family.
+pub(crate) const ASKED: u64 = 2;
+/// Echo requests of one socket.
+pub(crate) const ECHOES: u64 = 3;
+/// TCP connections between two agents, for each family.
+pub(crate) const UNWATCHED: u64 = 3;
+/// TCP connections and UDP sockets to a Service with the second agent, for each family. They are
+/// even, so that two backends that take turns get as many in each family and order.
+pub(crate) const TRACKED: u64 = 4;
+/// TCP connections to a Service whose connections are not tracked, for each family.
+pub(crate) const UNTRACKED: u64 = 4;
+/// For each family: both ends of what was answered, one end of what was not; then the client's
+/// three flows and two of each backend.
+pub(crate) const FLOWS: usize = 2 * ((2 + 1 + 2 + 1 + 2 + 1 + 1) + 3 + 2 * 2);
 
 /// One line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Line {
     Program(ProgramLine),
+    Module(String),
     Flow(FlowLine),
+    Edge(EdgeLine),
     Lost { stage: String, count: u64 },
     Failed(String),
     Done,
@@ -50,9 +70,18 @@ pub(crate) struct ProgramLine {
     pub(crate) error: Option<String>,
 }
 
+/// One edge of the agent's report, with how its attempts ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct EdgeLine {
+    pub(crate) edge: String,
+    pub(crate) ended: Vec<(String, u64)>,
+}
+
 /// What tells the guest's flows apart.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct FlowKey {
+    /// Whose cgroup: a pod's name, or `guest` for the guest program's own.
+    pub(crate) who: String,
     pub(crate) peer: IpAddr,
     pub(crate) protocol: u8,
     pub(crate) port: u16,
@@ -67,9 +96,9 @@ pub(crate) struct FlowLine {
     pub(crate) answered: u64,
     pub(crate) refused: u64,
     pub(crate) closed: u64,
-    /// 0 for TCP, whose acknowledgements depend on time.
+    /// 0 for TCP and SCTP, whose acknowledgements depend on time.
     pub(crate) sent_packets: u64,
-    /// 0 for TCP.
+    /// The same.
     pub(crate) received_packets: u64,
 }
 

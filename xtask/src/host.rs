@@ -16,7 +16,8 @@ const CAPABILITIES: [(&str, u32); 4] =
 const NODE_PROGRAMS: [&str; 4] = ["ip", "nft", "nsenter", "unshare"];
 
 /// Programs that pack and run the emulated machines of the stock kernels.
-const MACHINE_PROGRAMS: [&str; 5] = ["qemu-system-x86_64", "busybox", "cpio", "strip", "ldd"];
+const MACHINE_PROGRAMS: [&str; 8] =
+    ["qemu-system-x86_64", "busybox", "cpio", "xz", "strip", "ldd", "ip", "nft"];
 
 /// Whether CI declared that every tier it provides must run.
 pub(crate) fn is_ci() -> bool {

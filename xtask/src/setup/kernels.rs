@@ -1,7 +1,7 @@
 //! Stock kernels of Debian for the emulated machines. The machine's own archive mirror and keyring
-//! come in, one checked kernel image for each entry of [`KERNELS`] goes out, in the user's cache
-//! folder. It never installs a package and never touches the machine's own apt state; an image that
-//! is there is never fetched again.
+//! come in, one checked kernel image for each entry of [`KERNELS`] goes out with the modules that
+//! tests load, in the user's cache folder. It never installs a package and never touches the
+//! machine's own apt state; what is there is never fetched again.
 
 use std::env;
 use std::fs;
@@ -12,6 +12,8 @@ use anyhow::{Context as _, bail};
 
 use crate::run;
 use crate::run::say;
+
+mod modules;
 
 /// Everything Debian ever signed an archive with that is still valid; apt refuses anything else.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
@@ -39,7 +41,7 @@ const KERNELS: [Series; 4] = [
 /// The oldest that counts as new.
 const NEW_AT_LEAST: [u32; 2] = [6, 18];
 
-/// Where the images are: `<name>/<version>/vmlinuz` below it.
+/// Where the images are: `<name>/<version>/vmlinuz` below it, and `modules` beside each.
 fn folder() -> anyhow::Result<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -70,7 +72,10 @@ pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
 
 fn present(folder: &Path, series: &Series) -> Option<PathBuf> {
     let versions = fs::read_dir(folder.join(series.name)).ok()?;
-    versions.flatten().map(|version| version.path().join("vmlinuz")).find(|path| path.is_file())
+    // The list is written last. An older setup kept no modules.
+    let whole = |path: &PathBuf| path.join(modules::FOLDER).join(modules::ORDER).is_file();
+    let mut images = versions.flatten().map(|version| version.path()).filter(whole);
+    images.next().map(|path| path.join("vmlinuz"))
 }
 
 /// The newest of the first suite that has one.
@@ -100,22 +105,30 @@ fn fetch_from(
     let names = run::output(work.apt("apt-cache").args(["pkgnames", "linux-"]))?;
     let names: Vec<_> = names.lines().collect();
     let release = newest(&names, series).context("it has no such kernel")?;
-    // Debian's newest packages of the first name only depend on one with the image.
-    let binary = format!("linux-binary-{release}");
-    let image = format!("linux-image-{release}");
-    let package = if names.contains(&binary.as_str()) { binary } else { image };
-    run::output(work.apt("apt-get").args(["download", &package]))?;
+    // Debian's newest packages of the first name only depend on those with the image and modules.
+    let parts = ["binary", "modules"].map(|part| format!("linux-{part}-{release}"));
+    let is_parted = parts.iter().all(|part| names.contains(&part.as_str()));
+    let packages = if is_parted { parts.into() } else { vec![format!("linux-image-{release}")] };
+    run::output(work.apt("apt-get").arg("download").args(&packages))?;
     work.unpack()?;
 
+    let root = work.path().join("root");
     let vmlinuz = [format!("boot/vmlinuz-{release}"), format!("usr/lib/modules/{release}/vmlinuz")]
-        .map(|path| work.path().join("root").join(path));
+        .map(|path| root.join(path));
     let found = vmlinuz.iter().find(|path| path.is_file());
-    let found = found.with_context(|| format!("{package} holds no vmlinuz"))?;
-    let kept = folder.join(series.name).join(&release);
-    fs::create_dir_all(&kept)?;
-    // Renamed, so that an interrupted setup never leaves half an image.
-    fs::rename(found, kept.join("vmlinuz"))?;
-    Ok(kept.join("vmlinuz"))
+    let found = found.with_context(|| format!("{} hold no vmlinuz", packages.join(", ")))?;
+    let whole = work.path().join("whole");
+    modules::keep(&root, &release, &whole.join(modules::FOLDER))?;
+    fs::rename(found, whole.join("vmlinuz"))?;
+    let series = folder.join(series.name);
+    if series.is_dir() {
+        // What an older setup kept, without modules: one version of each series is tested.
+        fs::remove_dir_all(&series)?;
+    }
+    fs::create_dir_all(&series)?;
+    // Renamed, so that an interrupted setup never leaves half of it.
+    fs::rename(&whole, series.join(&release))?;
+    Ok(series.join(&release).join("vmlinuz"))
 }
 
 /// The release (`6.1.0-56-cloud-amd64`) of the newest kernel of the series.
@@ -200,11 +213,11 @@ impl Work {
     }
 
     fn unpack(&self) -> anyhow::Result<()> {
-        let package =
-            fs::read_dir(self.0.join("debs"))?.next().context("nothing was fetched")??;
-        run::output(
-            Command::new("dpkg-deb").arg("--extract").arg(package.path()).arg(self.0.join("root")),
-        )?;
+        for package in fs::read_dir(self.0.join("debs"))? {
+            let mut command = Command::new("dpkg-deb");
+            command.arg("--extract").arg(package?.path()).arg(self.0.join("root"));
+            run::output(&mut command)?;
+        }
         Ok(())
     }
 }
