@@ -151,7 +151,7 @@ pub(crate) fn edges() -> Vec<EdgeLine> {
 }
 
 /// Each with the attempts of both families, all of them answered.
-const EDGES: [(&str, u64); 17] = [
+const EDGES: [(&str, u64); 22] = [
     ("egress a/client -> b/blue ICMP/0", 1),
     ("egress a/client -> b/blue ICMPv6/0", 1),
     // Between the agents and with the second one, which knows that the backends differ ..
@@ -159,17 +159,22 @@ const EDGES: [(&str, u64); 17] = [
     ("egress a/client -> b/blue UDP/5353", TRACKED),
     ("egress a/client -> b/green TCP/9090", TRACKED),
     ("egress a/client -> b/green UDP/5354", TRACKED),
+    ("egress node-1 -> b/blue TCP/8080", TRACKED),
+    ("egress node-1 -> b/green TCP/9090", TRACKED),
+    ("egress b/blue -> loopback UDP/5353", TRACKED),
+    ("egress b/blue -> b/green UDP/5354", TRACKED),
     // .. before it knew ..
     ("egress a/client -> b/web TCP/80", 2 * ASKED),
     ("egress a/client -> b/dns UDP/7000", 2 * ASKED),
     // .. and where nobody tells which backend it was.
     ("egress a/client -> b/loose TCP/80", 2 * UNTRACKED),
-    ("egress node-1 -> b/blue TCP/8080", TRACKED),
-    ("egress node-1 -> b/green TCP/9090", TRACKED),
+    ("egress node-1 -> b/loose TCP/80", 2 * UNTRACKED),
     ("ingress a/client -> b/blue TCP/8080", ASKED + 2 * UNWATCHED + TRACKED + UNTRACKED),
     ("ingress a/client -> b/blue UDP/5353", ASKED + TRACKED),
     ("ingress a/client -> b/green TCP/9090", ASKED + TRACKED + UNTRACKED),
     ("ingress a/client -> b/green UDP/5354", ASKED + TRACKED),
-    ("ingress node-1 -> b/blue TCP/8080", TRACKED),
-    ("ingress node-1 -> b/green TCP/9090", TRACKED),
+    ("ingress b/blue -> b/green UDP/5354", TRACKED),
+    ("ingress node-1 -> b/blue TCP/8080", TRACKED + UNTRACKED),
+    ("ingress node-1 -> b/blue UDP/5353 (rewritten: conntrack)", TRACKED),
+    ("ingress node-1 -> b/green TCP/9090", TRACKED + UNTRACKED),
 ];

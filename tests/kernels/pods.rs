@@ -5,7 +5,7 @@
 //! nothing.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Context as _;
 use parapet_core::flow::Protocol;
@@ -31,6 +31,13 @@ const MASQUERADE: &str = "add rule inet services dispatch ip saddr != 10.244.0.0
      meta mark set meta mark or 0x4000\n\
      add rule inet services dispatch ip6 saddr != fd00:10:244::/64 ip6 daddr fd00:10:96::/64 \
      meta mark set meta mark or 0x4000\n";
+
+/// Of a pod that was led back to itself, which would not understand its own address
+/// (kube-proxy's KUBE-LOOP-BACK).
+fn loop_back(addr: IpAddr) -> String {
+    let word = if addr.is_ipv4() { "ip" } else { "ip6" };
+    format!("add rule inet services after {word} saddr {addr} {word} daddr {addr} masquerade\n")
+}
 
 /// The node and all that stands on it.
 pub(crate) struct World {
@@ -60,7 +67,8 @@ impl World {
         let dns = service("dns", Port::new("echo", "UDP", 7000, 5353), [5353, 5354])?;
         let loose = service("loose", Port::new("http", "TCP", 80, 8080), [8080, 9090])?;
         // The manifests stay; what led to the backends goes, and the balancer does that instead.
-        let rules = service::rules(&[]) + MASQUERADE;
+        let own = FAMILIES.map(|family| loop_back(blue.address(family)));
+        let rules = service::rules(&[]) + MASQUERADE + &own.concat();
         node.network().within(|| tool::nft(&rules).context("masquerading"))?;
         let world = Self { node, client, blue, green, web, dns, loose, serving: Vec::new() };
         world.balance().context("IPVS")?;
@@ -133,17 +141,21 @@ impl World {
         self.client.run(&connect(&targets, report::UNWATCHED)).map(drop)
     }
 
-    /// Of a pod and of the node.
+    /// Of a pod, of the node, and of a backend that is led to itself every other time.
     pub(crate) fn ask_tracked(&self) -> anyhow::Result<()> {
         let web = connect(&self.both(&self.web, 80), report::TRACKED);
+        let dns = send(&self.both(&self.dns, 7000), report::TRACKED);
         self.client.run(&web)?;
-        self.client.run(&send(&self.both(&self.dns, 7000), report::TRACKED))?;
-        self.node.spawn_on_node(&web)?.finish().map(drop)
+        self.client.run(&dns)?;
+        self.node.spawn_on_node(&web)?.finish()?;
+        self.blue.run(&dns).map(drop)
     }
 
-    /// Of a pod, to a Service that nothing was asked of before.
+    /// Of a pod and of the node, to a Service that nothing was asked of before.
     pub(crate) fn ask_untracked(&self) -> anyhow::Result<()> {
-        self.client.run(&connect(&self.both(&self.loose, 80), report::UNTRACKED)).map(drop)
+        let loose = connect(&self.both(&self.loose, 80), report::UNTRACKED);
+        self.client.run(&loose)?;
+        self.node.spawn_on_node(&loose)?.finish().map(drop)
     }
 
     fn both(&self, service: &Service, port: u16) -> [SocketAddr; 2] {

@@ -94,6 +94,8 @@ fn sctp(addr: IpAddr, flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
 
 fn associate(target: SocketAddr, flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
     let socket = sctp(target.ip(), flags)?;
+    // Or the association has all addresses of the node, and after some seconds a heartbeat on each.
+    rustix::net::bind(&socket, &SocketAddr::new(target.ip(), 0))?;
     rustix::net::connect(&socket, &target).map(|()| socket)
 }
 
