@@ -3,7 +3,6 @@
 //! In: the folder that the image was packed with, and its list in the order of loading. Out: loaded
 //! modules, or the name of the first that the kernel does not take. Nothing is unloaded.
 
-use std::ffi::CStr;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -20,7 +19,7 @@ pub(crate) fn load() -> anyhow::Result<Vec<String>> {
     let names: Vec<_> = order.lines().map(str::to_owned).collect();
     for name in &names {
         let file = File::open(folder.join(format!("{name}.ko"))).with_context(|| name.clone())?;
-        match rustix::system::finit_module(&file, CStr::from_bytes_with_nul(b"\0")?, 0) {
+        match rustix::system::finit_module(&file, c"", 0) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error).context(format!("module {name} cannot be loaded")),
         }
