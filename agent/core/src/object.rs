@@ -8,190 +8,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Unexpected, Visitor};
-use serde::{Deserialize, Serialize};
 
+pub use self::change::*;
 pub use self::cluster_policy::*;
 pub use self::policy::*;
+pub use self::rbac::*;
 
+mod change;
 mod cluster_policy;
 mod policy;
-
-/// One step of the cluster's life, from files and from a live cluster alike.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "nearly every change is an applied object")]
-pub enum Change {
-    /// The object is now as given, whether it was known or not.
-    Applied(Object),
-    /// The object is gone. Applies only if the UID matches, where one is given.
-    Deleted(ObjectRef),
-    /// Every object of this source and kind is now exactly this list (a full list, a re-read
-    /// folder).
-    Replaced(Kind, Vec<Object>),
-    /// The first full list of this kind is complete.
-    Synced(Kind),
-}
-
-/// The kinds Parapet reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub enum Kind {
-    /// core/v1
-    Namespace,
-    /// core/v1
-    Node,
-    /// core/v1
-    Pod,
-    /// core/v1
-    Service,
-    /// discovery.k8s.io/v1
-    EndpointSlice,
-    /// networking.k8s.io/v1
-    NetworkPolicy,
-    /// policy.networking.k8s.io/v1alpha2 and v1beta1
-    ClusterNetworkPolicy,
-    /// policy.networking.k8s.io/v1alpha1
-    AdminNetworkPolicy,
-    /// policy.networking.k8s.io/v1alpha1
-    BaselineAdminNetworkPolicy,
-    /// apps/v1, batch/v1: anything that owns pods or owns their owners.
-    Workload,
-}
-
-impl Kind {
-    /// Every kind, owners before what they own: a source must have listed each of them once before
-    /// anything is judged.
-    pub const ALL: [Self; 10] = [
-        Self::Namespace,
-        Self::Node,
-        Self::Workload,
-        Self::Pod,
-        Self::Service,
-        Self::EndpointSlice,
-        Self::NetworkPolicy,
-        Self::ClusterNetworkPolicy,
-        Self::AdminNetworkPolicy,
-        Self::BaselineAdminNetworkPolicy,
-    ];
-
-    /// Whether objects of this kind are network policies, of whatever tier.
-    #[must_use]
-    pub fn is_policy(self) -> bool {
-        match self {
-            Self::NetworkPolicy
-            | Self::ClusterNetworkPolicy
-            | Self::AdminNetworkPolicy
-            | Self::BaselineAdminNetworkPolicy => true,
-            Self::Namespace
-            | Self::Node
-            | Self::Pod
-            | Self::Service
-            | Self::EndpointSlice
-            | Self::Workload => false,
-        }
-    }
-
-    /// Whether objects of this kind belong to no namespace.
-    #[must_use]
-    pub fn is_cluster_scoped(self) -> bool {
-        match self {
-            Self::Namespace
-            | Self::Node
-            | Self::ClusterNetworkPolicy
-            | Self::AdminNetworkPolicy
-            | Self::BaselineAdminNetworkPolicy => true,
-            Self::Pod
-            | Self::Service
-            | Self::EndpointSlice
-            | Self::NetworkPolicy
-            | Self::Workload => false,
-        }
-    }
-}
-
-/// One object.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "each variant is documented at its type")]
-pub enum Object {
-    Namespace(Namespace),
-    Node(Node),
-    Pod(Box<Pod>),
-    Service(Service),
-    EndpointSlice(EndpointSlice),
-    NetworkPolicy(NetworkPolicy),
-    ClusterNetworkPolicy(ClusterNetworkPolicy),
-    AdminNetworkPolicy(AdminNetworkPolicy),
-    BaselineAdminNetworkPolicy(AdminNetworkPolicy),
-    Workload(WorkloadObject),
-}
-
-impl Object {
-    /// Which kind it is.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Namespace(_) => Kind::Namespace,
-            Self::Node(_) => Kind::Node,
-            Self::Pod(_) => Kind::Pod,
-            Self::Service(_) => Kind::Service,
-            Self::EndpointSlice(_) => Kind::EndpointSlice,
-            Self::NetworkPolicy(_) => Kind::NetworkPolicy,
-            Self::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
-            Self::AdminNetworkPolicy(_) => Kind::AdminNetworkPolicy,
-            Self::BaselineAdminNetworkPolicy(_) => Kind::BaselineAdminNetworkPolicy,
-            Self::Workload(_) => Kind::Workload,
-        }
-    }
-
-    /// `metadata`, which every kind has.
-    #[must_use]
-    pub fn meta(&self) -> &Meta {
-        match self {
-            Self::Namespace(object) => &object.metadata,
-            Self::Node(object) => &object.metadata,
-            Self::Pod(object) => &object.metadata,
-            Self::Service(object) => &object.metadata,
-            Self::EndpointSlice(object) => &object.metadata,
-            Self::NetworkPolicy(object) => &object.metadata,
-            Self::ClusterNetworkPolicy(object) => &object.metadata,
-            Self::AdminNetworkPolicy(object) | Self::BaselineAdminNetworkPolicy(object) => {
-                &object.metadata
-            }
-            Self::Workload(object) => &object.metadata,
-        }
-    }
-
-    /// The same, to fill in what was left out.
-    pub fn meta_mut(&mut self) -> &mut Meta {
-        match self {
-            Self::Namespace(object) => &mut object.metadata,
-            Self::Node(object) => &mut object.metadata,
-            Self::Pod(object) => &mut object.metadata,
-            Self::Service(object) => &mut object.metadata,
-            Self::EndpointSlice(object) => &mut object.metadata,
-            Self::NetworkPolicy(object) => &mut object.metadata,
-            Self::ClusterNetworkPolicy(object) => &mut object.metadata,
-            Self::AdminNetworkPolicy(object) | Self::BaselineAdminNetworkPolicy(object) => {
-                &mut object.metadata
-            }
-            Self::Workload(object) => &mut object.metadata,
-        }
-    }
-}
-
-/// Names one object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectRef {
-    /// Its kind.
-    pub kind: Kind,
-    /// For [`Kind::Workload`] the API kind ("ReplicaSet"), else empty.
-    pub api_kind: String,
-    /// Empty for cluster-scoped kinds.
-    pub namespace: String,
-    /// `metadata.name`.
-    pub name: String,
-    /// `metadata.uid`, where known.
-    pub uid: Option<String>,
-}
+mod rbac;
 
 /// `metadata`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -313,7 +141,7 @@ pub struct PodSpec {
     pub host_network: bool,
     #[serde(default)]
     pub service_account_name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub containers: Vec<Container>,
     #[serde(default)]
     pub init_containers: Vec<Container>,
@@ -457,9 +285,9 @@ pub struct EndpointSlice {
     pub metadata: Meta,
     #[serde(default)]
     pub address_type: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub endpoints: Vec<SliceEndpoint>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub ports: Vec<SlicePort>,
 }
 
@@ -500,6 +328,13 @@ pub struct WorkloadObject {
     #[serde(skip)]
     pub api_kind: String,
     pub metadata: Meta,
+}
+
+/// A null, as the API server writes empty lists of some fields, is an absent field.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Keeps the annotations that are read, whatever the values of the others are.

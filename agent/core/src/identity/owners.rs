@@ -10,6 +10,7 @@ use foldhash::HashMap;
 use super::controller::{Controller, OwnerKey};
 use super::intern::Interner;
 use crate::flow::Workload;
+use crate::listing::Listing;
 use crate::object::{Meta, OwnerReference, WorkloadObject};
 
 /// Workload objects known at once. Further ones are refused and counted.
@@ -19,6 +20,7 @@ pub const WORKLOADS_MAX: usize = 262_144;
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     by_key: HashMap<OwnerKey, Owner>,
+    listing: Listing<OwnerKey>,
     refused: u64,
 }
 
@@ -55,6 +57,7 @@ impl Owners {
         let controller = reference(meta)
             .map(|owner| Workload { kind: text(&owner.kind), name: text(&owner.name) });
         let owner = Owner { uid: text(&meta.uid), controller };
+        self.listing.named(&key);
         match self.by_key.get(&key) {
             Some(known) if *known == owner => return None,
             None if self.by_key.len() >= WORKLOADS_MAX => {
@@ -76,9 +79,15 @@ impl Owners {
         }
     }
 
-    /// Forgets all objects but these.
-    pub(super) fn retain(&mut self, keep: impl Fn(&OwnerKey) -> bool) {
-        self.by_key.retain(|key, _| keep(key));
+    pub(super) fn begin_list(&mut self) {
+        self.listing.begin(self.by_key.keys().cloned());
+    }
+
+    /// Forgets what a full list did not hold.
+    pub(super) fn end_list(&mut self) {
+        for key in self.listing.end().into_iter().flatten() {
+            self.by_key.remove(&key);
+        }
     }
 
     /// Whether the object is known.

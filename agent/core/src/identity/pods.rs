@@ -16,6 +16,7 @@ use super::few::Few;
 use super::intern::Interner;
 use super::owners::Owners;
 use crate::flow::{PodIdentity, Timestamp};
+use crate::listing::Listing;
 use crate::object::Pod;
 
 /// Pods with an object. Further ones are refused and counted.
@@ -75,6 +76,7 @@ pub(super) struct Pods {
     by_owner: HashMap<OwnerKey, BTreeSet<Arc<str>>>,
     by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     gone: BTreeSet<(Timestamp, Arc<str>)>,
+    listing: Listing<Arc<str>>,
     refused: u64,
     /// Entries that were dropped since somebody asked.
     dropped: usize,
@@ -89,6 +91,7 @@ impl Pods {
         at: Timestamp,
     ) -> PodChange {
         let uid = uid_of(pod);
+        self.listing.named(&*uid);
         let before = self.by_uid.get(&*uid);
         if before.is_none_or(|entry| entry.gone) && self.live() >= PODS_MAX {
             self.refused += 1;
@@ -137,14 +140,15 @@ impl Pods {
         self.bury(&uid, at)
     }
 
-    /// Every pod whose object is not among these is gone.
-    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool, at: Timestamp) {
-        let gone =
-            |(uid, entry): (&Arc<str>, &Entry)| (!entry.gone && !keep(uid)).then(|| uid.clone());
-        let ended: Vec<_> = self.by_uid.iter().filter_map(gone).collect();
-        for uid in ended {
-            self.bury(&uid, at);
-        }
+    pub(super) fn begin_list(&mut self) {
+        let live = self.by_uid.iter().filter(|(_, entry)| !entry.gone);
+        self.listing.begin(live.map(|(uid, _)| uid.clone()));
+    }
+
+    /// Every pod that a full list did not hold is gone. Whether there was any.
+    pub(super) fn end_list(&mut self, at: Timestamp) -> bool {
+        let gone = self.listing.end().into_iter().flatten();
+        gone.fold(false, |any, uid| self.bury(&uid, at) || any)
     }
 
     /// Pods below this owner, with the workload they have now. The changed ones come back.
