@@ -29,12 +29,14 @@ pub use self::pods::{PODS_MAX, TOMBSTONES_MAX};
 pub use self::resolve::Resolved;
 pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
 pub use self::translation::{AskedPort, AskedPorts, Rewritten, SourceSeen, Translation};
+pub use self::unread::{Misread, Unread};
 
 pub mod cgroup;
 mod controller;
 mod facts;
 mod few;
 pub(crate) mod intern;
+mod life;
 mod lookup;
 mod nodes;
 mod owners;
@@ -44,6 +46,7 @@ mod service_facts;
 mod services;
 mod time;
 mod translation;
+mod unread;
 
 /// Namespaces known at once. Further ones are refused and counted.
 pub const NAMESPACES_MAX: usize = 65_536;
@@ -62,7 +65,9 @@ pub struct Index {
     selection: Selection,
     namespaces_listing: Listing<Arc<str>>,
     namespaces_refused: u64,
-    service_cache: HashMap<ServiceCacheKey, Arc<ServiceIdentity>>,
+    unread: Unread,
+    /// With the start of the backend that began last.
+    service_cache: HashMap<ServiceCacheKey, (Arc<ServiceIdentity>, Timestamp)>,
     translations: translation::Translations,
     now: Timestamp,
 }
@@ -86,7 +91,10 @@ impl Index {
         self.now = self.now.max(at);
         let mut effect = Effect::default();
         match change {
-            Change::Applied(object) => self.applied(object, at, &mut effect),
+            Change::Applied(object) => {
+                self.unread.look_at(object);
+                self.applied(object, at, &mut effect);
+            }
             Change::Deleted(object) => self.deleted(object, at, &mut effect),
             Change::Listing(kind) => self.begin_list(*kind),
             Change::Listed(kind) => self.end_list(*kind, at, &mut effect),
@@ -170,6 +178,12 @@ impl Index {
             + self.namespaces_refused
     }
 
+    /// What objects said that could not be read, and was left out.
+    #[must_use]
+    pub fn unread(&self) -> &Unread {
+        &self.unread
+    }
+
     fn applied(&mut self, object: &Object, at: Timestamp, effect: &mut Effect) {
         match object {
             Object::Pod(pod) => {
@@ -208,8 +222,7 @@ impl Index {
             }
             Object::Workload(workload) => {
                 if let Some(key) = self.owners.applied(workload, &mut self.interner) {
-                    let (owners, interner) = (&self.owners, &mut self.interner);
-                    let changed = self.pods.owner_changed(&key, owners, interner);
+                    let changed = self.pods.owner_changed(&key, &self.owners);
                     effect.index |= !changed.is_empty();
                     effect.pods.extend(changed);
                 }

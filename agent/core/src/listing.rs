@@ -34,6 +34,14 @@ impl<K: Hash + Eq> Listing<K> {
         }
     }
 
+    /// Whether a list runs that has not named this key, which was known at its beginning.
+    pub(crate) fn is_unnamed<Q: Hash + Eq + ?Sized>(&self, key: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.0.as_ref().is_some_and(|unnamed| unnamed.contains(key))
+    }
+
     /// The list is complete: the keys that were known at its beginning and not named since. None if
     /// no list ran.
     pub(crate) fn end(&mut self) -> Option<HashSet<K>> {

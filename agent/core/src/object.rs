@@ -34,7 +34,8 @@ pub struct Meta {
     pub uid: String,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Of these only [`NODE_ADDRESS_ANNOTATIONS`]: others may be as large as the object itself.
+    /// Of these only [`NODE_ADDRESS_ANNOTATIONS`] and [`MIRROR_ANNOTATION`]: others may be as large
+    /// as the object itself.
     #[serde(default, deserialize_with = "known_annotations")]
     pub annotations: BTreeMap<String, String>,
     /// RFC 3339.
@@ -59,6 +60,11 @@ pub const NODE_ADDRESS_ANNOTATIONS: [&str; 9] = [
     "io.cilium.network.ipv4-cilium-host",
     "io.cilium.network.ipv6-cilium-host",
 ];
+
+/// Annotation of the Pod object that stands for a pod which a node's kubelet runs from a file: the
+/// UID by which the kubelet itself, and so its cgroup, knows the pod (kubernetes/pkg/kubelet/types,
+/// `ConfigMirrorAnnotationKey`). The object has another one.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// `metadata.ownerReferences[]`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -361,7 +367,7 @@ fn known_annotations<'de, D: Deserializer<'de>>(
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut known = BTreeMap::new();
             while let Some(name) = map.next_key::<String>()? {
-                if NODE_ADDRESS_ANNOTATIONS.contains(&name.as_str()) {
+                if name == MIRROR_ANNOTATION || NODE_ADDRESS_ANNOTATIONS.contains(&name.as_str()) {
                     known.insert(name, map.next_value()?);
                 } else {
                     map.next_value::<IgnoredAny>()?;
