@@ -63,6 +63,8 @@ pub struct PolicySets {
     candidates: BTreeMap<Arc<str>, Policies>,
     /// Candidates that are no set at all.
     refused: BTreeMap<Arc<str>, Rejection>,
+    /// How often one more was given than are named.
+    refused_more: u64,
     sets: Vec<PolicySet>,
     names: Vec<Arc<str>>,
     built: bool,
@@ -75,6 +77,7 @@ impl Default for PolicySets {
             listings: BTreeMap::new(),
             candidates: BTreeMap::new(),
             refused: BTreeMap::new(),
+            refused_more: 0,
             sets: Vec::new(),
             names: vec![ENFORCED.into(), DEFAULT_DENY.into()],
             built: false,
@@ -152,6 +155,7 @@ impl PolicySets {
             }
             Some(_) => Touched::Everything,
         };
+        self.refused.remove(name);
         self.candidates.insert(name.clone(), policies);
         self.built &= touched.is_nothing();
         touched
@@ -216,7 +220,13 @@ impl PolicySets {
             let missing = |key: &&PolicyKey| !self.enforced.compiled.contains_key(*key);
             candidate.removed.iter().filter(missing).map(|key| (&**name, removes_nothing(key)))
         });
-        as_rejected(listed.chain(refused).chain(removed))
+        let more = (self.refused_more > 0).then(|| Rejection {
+            object: "further candidates".to_owned(),
+            field: "name".to_owned(),
+            problem: format!("refused {} times: more than {CANDIDATES_MAX}", self.refused_more),
+        });
+        let more = more.map(|rejection| ("", rejection));
+        as_rejected(listed.chain(refused).chain(removed).chain(more))
     }
 
     /// What is in a set but lets less pass than it says, or is in a candidate and does not count.
@@ -244,7 +254,8 @@ impl PolicySets {
     }
 
     fn refuse(&mut self, name: &Arc<str>, reserved: bool) {
-        if self.refused.len() >= CANDIDATES_MAX {
+        if self.refused.len() >= CANDIDATES_MAX && !self.refused.contains_key(name) {
+            self.refused_more = self.refused_more.saturating_add(1);
             return;
         }
         let problem = if reserved {

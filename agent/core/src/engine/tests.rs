@@ -14,6 +14,7 @@ use crate::object::{Object, ObjectRef};
 use crate::record::Counts;
 use crate::snapshot::{Edge, EdgeEnd};
 
+mod candidates;
 mod ends;
 mod outcomes;
 
