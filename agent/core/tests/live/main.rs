@@ -8,6 +8,7 @@ use parapet_core::flow::{Direction, Protocol, Timestamp};
 use parapet_core::identity::Translation;
 use parapet_core::record::{Counts, FlowRecord, Record};
 
+mod churn;
 mod order;
 mod story;
 

@@ -166,7 +166,7 @@ fn verdicts(events: &[Event], story: &Story, hidden: (u64, u64)) -> Verdicts {
 proptest! {
     #![proptest_config(ProptestConfig {
         failure_persistence: None,
-        ..ProptestConfig::with_cases(400)
+        ..ProptestConfig::with_cases(250)
     })]
 
     #[test]
