@@ -8,6 +8,7 @@
 pub mod engine;
 pub mod flow;
 pub mod identity;
+pub mod judgement;
 pub mod ledger;
 pub mod lint;
 pub mod names;
