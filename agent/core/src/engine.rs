@@ -10,7 +10,8 @@ use self::pending::Pending;
 use crate::access::Access;
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::{Index, NodeFacts, Resolved};
-use crate::ledger::{Entry, Ledger, Sample};
+use crate::judgement::{Judgement, Judgements};
+use crate::ledger::{Ledger, Sample};
 use crate::names::Names;
 use crate::object::{Change, Kind};
 use crate::policy::{PolicySet, Probe, Selection};
@@ -86,6 +87,7 @@ pub struct Engine {
     index: Index,
     sets: PolicySets,
     ledger: Ledger,
+    judgements: Judgements,
     pending: Pending,
     names: Names,
     access: Access,
@@ -120,6 +122,7 @@ impl Engine {
             index: Index::default(),
             sets: PolicySets::default(),
             ledger: Ledger::with_capacity(config.edges_max),
+            judgements: Judgements::default(),
             pending: Pending::with_capacity(config.pending_max),
             names: Names::default(),
             access: Access::default(),
@@ -301,7 +304,7 @@ impl Engine {
         self.ledger.pods_changed(&effect.pods);
         if !effect.namespaces.is_empty() {
             let relabelled = |pod: &Arc<PodIdentity>| effect.namespaces.contains(&pod.namespace);
-            self.ledger.forget_verdicts(|sample| {
+            self.ledger.forget_judgements(|sample| {
                 [&sample.source, &sample.target].into_iter().any(|end| end.pods().any(relabelled))
             });
         }
@@ -310,7 +313,7 @@ impl Engine {
                 matches!(end.endpoint, Endpoint::Node(_)) || end.pods().any(|pod| pod.host_network)
             };
             self.ledger
-                .forget_verdicts(|sample| is_node(&sample.source) || is_node(&sample.target));
+                .forget_judgements(|sample| is_node(&sample.source) || is_node(&sample.target));
         }
         effect.index
     }
@@ -327,12 +330,12 @@ impl Engine {
                         .filter(|policy| policy.speaks_of(direction))
                         .any(|policy| end.pods().any(|pod| policy.may_select(selection, pod)))
                 };
-                self.ledger.forget_verdicts(|sample| {
+                self.ledger.forget_judgements(|sample| {
                     touches(Direction::Egress, &sample.source)
                         || touches(Direction::Ingress, &sample.target)
                 });
             }
-            Touched::Policies(_) | Touched::Everything => self.ledger.forget_verdicts(|_| true),
+            Touched::Policies(_) | Touched::Everything => self.ledger.forget_judgements(|_| true),
         }
     }
 
@@ -390,19 +393,24 @@ impl Engine {
         self.sets.build();
         let Some(entry) = self.ledger.add(record, resolved) else {
             // The attempts are still judged: totals stay exact however many edges there are.
-            let verdicts = self.judge_ends(record, resolved);
-            self.count_verdicts(record, &verdicts);
+            let judgement = Judgement::new(self.sets.names(), self.judge_ends(record, resolved));
+            self.count_verdicts(record, &judgement);
             self.lose(STAGE_EDGES_FULL, 1);
             return;
         };
-        let key = entry.edge().key.clone();
+        let key = Arc::clone(&entry.edge().key);
         let sample = entry.sample(resolved);
-        if sample.verdicts.is_empty() {
-            let selection = self.index.selection_mut();
-            sample.verdicts = judge(self.sets.sets(), selection, self.config.profile, &key, sample);
-        }
-        let verdicts = sample.verdicts.clone();
-        self.count_verdicts(record, &verdicts);
+        let judgement = match &sample.judgement {
+            Some(known) => Arc::clone(known),
+            None => {
+                let selection = self.index.selection_mut();
+                let verdicts =
+                    judge(self.sets.sets(), selection, self.config.profile, &key, sample);
+                self.judgements.share(Judgement::new(self.sets.names(), verdicts))
+            }
+        };
+        sample.judgement.get_or_insert_with(|| Arc::clone(&judgement));
+        self.count_verdicts(record, &judgement);
     }
 
     fn judge_ends(&self, record: &FlowRecord, resolved: &Resolved) -> Vec<Arc<Verdict>> {
@@ -420,12 +428,19 @@ impl Engine {
         self.sets.build();
         let sets = self.sets.sets();
         let selection = self.index.selection_mut();
+        let mut any = false;
         for entry in self.ledger.stale() {
-            let key = entry.edge().key.clone();
-            for sample in entry.samples().iter_mut().filter(|sample| sample.verdicts.is_empty()) {
-                sample.verdicts = judge(sets, selection, self.config.profile, &key, sample);
+            any = true;
+            let key = Arc::clone(&entry.edge().key);
+            for sample in entry.samples().iter_mut().filter(|each| each.judgement.is_none()) {
+                let verdicts = judge(sets, selection, self.config.profile, &key, sample);
+                let judgement = Judgement::new(self.sets.names(), verdicts);
+                sample.judgement = Some(self.judgements.share(judgement));
             }
-            Entry::combine(entry, self.sets.names());
+            entry.combine(&mut self.judgements);
+        }
+        if any {
+            self.judgements.sweep();
         }
     }
 
@@ -437,12 +452,12 @@ impl Engine {
     }
 
     /// Counts what the edge's own side said, see [`VerdictTotals`].
-    fn count_verdicts(&mut self, record: &FlowRecord, verdicts: &[Arc<Verdict>]) {
+    fn count_verdicts(&mut self, record: &FlowRecord, judgement: &Judgement) {
         let Some(direction) = record.direction else { return };
         if record.counts.attempts == 0 {
             return;
         }
-        for (name, verdict) in self.sets.names().iter().zip(verdicts) {
+        for (name, verdict) in &judgement.verdicts {
             let side = match direction {
                 Direction::Egress => &verdict.egress,
                 Direction::Ingress => &verdict.ingress,

@@ -9,6 +9,7 @@ pub mod access;
 pub mod engine;
 pub mod flow;
 pub mod identity;
+pub mod judgement;
 pub mod ledger;
 pub mod lint;
 pub mod names;

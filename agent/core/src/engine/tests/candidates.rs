@@ -27,8 +27,8 @@ fn told_of(engine: &mut Engine) -> [Vec<String>; 3] {
     };
     let edge = &snapshot.edges[0];
     [
-        names(&mut edge.verdicts.keys()),
-        names(&mut edge.deltas.keys()),
+        names(&mut edge.judgement.verdicts.keys()),
+        names(&mut edge.judgement.deltas.keys()),
         names(&mut snapshot.verdict_totals.keys().map(|(set, ..)| set)),
     ]
 }
@@ -42,7 +42,10 @@ fn one_that_appears_is_judged_and_one_that_goes_leaves_nothing() {
     assert_eq!(told_of(&mut engine), before);
     engine.step(candidate("live", deny_db(), 120));
     assert_eq!(sets(&mut engine), ["enforced", "default-deny", "live"]);
-    assert_eq!(engine.snapshot().edges[0].deltas["live"], crate::verdict::Delta::NewlyDenied);
+    assert_eq!(
+        engine.snapshot().edges[0].judgement.deltas["live"],
+        crate::verdict::Delta::NewlyDenied
+    );
     engine.step(ask());
     let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     let three = all(&["default-deny", "enforced", "live"]);
