@@ -8,6 +8,7 @@ use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use parapet_core::flow::{Direction, Timestamp};
 use parapet_core::identity::Resolved;
+use parapet_core::judgement::Judgement;
 use parapet_core::ledger::Ledger;
 use parapet_core::policy::{PolicySet, Probe, Selection};
 use parapet_core::record::{Counts, FlowRecord};
@@ -49,11 +50,12 @@ fn known_edge(bencher: Bencher<'_, '_>, namespaces: usize) {
     let seen: Vec<_> = (0..PROBES).map(|number| seen(&cluster.probe(number))).collect();
     for (number, (record, ends)) in seen.iter().enumerate() {
         let verdict = set.evaluate(&selection, Profile::Common, &cluster.probe(number));
-        ledger.add(record, ends).unwrap().sample(ends).verdicts = vec![verdict.into()];
+        ledger.add(record, ends).unwrap().sample(ends).judgement =
+            Some(Judgement::new(&["enforced".into()], vec![verdict.into()]).into());
     }
     bencher.counter(ItemsCount::new(PROBES)).bench_local(|| {
         for (record, ends) in &seen {
-            black_box(&ledger.add(record, ends).unwrap().sample(ends).verdicts);
+            black_box(&ledger.add(record, ends).unwrap().sample(ends).judgement);
         }
     });
 }

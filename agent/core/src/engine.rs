@@ -7,9 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::pending::Pending;
+use crate::access::Access;
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::{Index, NodeFacts, Resolved};
-use crate::ledger::{Entry, Ledger, Sample};
+use crate::judgement::{Judgement, Judgements};
+use crate::ledger::{Ledger, Sample};
 use crate::names::Names;
 use crate::object::{Change, Kind};
 use crate::policy::{PolicySet, Probe, Selection};
@@ -43,8 +45,11 @@ pub enum Input {
     Records(Vec<Record>),
     /// The cluster, or a folder of manifests, changed at this time.
     Cluster(Vec<Change>, Timestamp),
-    /// A named candidate is now exactly this, even if it changes nothing.
+    /// A named candidate is now exactly this, even if it changes nothing. A name that was not known
+    /// is one set more.
     Candidate(Arc<str>, Candidate, Timestamp),
+    /// There is no such candidate any more, and nothing is said of it from now on.
+    CandidateGone(Arc<str>, Timestamp),
     /// This node: its name and all of its own addresses, bridges and tunnels included.
     Node(NodeFacts),
     /// Time went on.
@@ -82,9 +87,15 @@ pub struct Engine {
     index: Index,
     sets: PolicySets,
     ledger: Ledger,
+    judgements: Judgements,
     pending: Pending,
     names: Names,
+    access: Access,
+    /// Kinds of which a full list runs, and those of which one was complete.
+    listing: BTreeSet<Kind>,
     synced: BTreeSet<Kind>,
+    /// Candidates of the configuration that were not given yet.
+    awaited: BTreeSet<Arc<str>>,
     now: Timestamp,
     observing_since: Option<Timestamp>,
     lost: BTreeMap<&'static str, u64>,
@@ -111,9 +122,13 @@ impl Engine {
             index: Index::default(),
             sets: PolicySets::default(),
             ledger: Ledger::with_capacity(config.edges_max),
+            judgements: Judgements::default(),
             pending: Pending::with_capacity(config.pending_max),
             names: Names::default(),
+            access: Access::default(),
+            listing: BTreeSet::new(),
             synced: BTreeSet::new(),
+            awaited: config.candidates.iter().cloned().collect(),
             now: Timestamp::default(),
             observing_since: None,
             lost: BTreeMap::new(),
@@ -136,12 +151,20 @@ impl Engine {
             }
             Input::Cluster(changes, at) => {
                 self.time_is(at);
-                retry.index = self.take_changes(&changes, at);
+                retry.index = self.take_changes(changes, at);
             }
             Input::Candidate(name, candidate, at) => {
                 self.time_is(at);
                 let selection = self.index.selection_mut();
                 let touched = self.sets.candidate(&name, &candidate, selection);
+                self.awaited.remove(&name);
+                self.forget_touched(touched);
+            }
+            Input::CandidateGone(name, at) => {
+                self.time_is(at);
+                self.awaited.remove(&name);
+                let touched = self.sets.candidate_gone(&name);
+                self.totals.retain(|(set, ..), _| *set != name);
                 self.forget_touched(touched);
             }
             Input::Node(facts) => {
@@ -166,12 +189,14 @@ impl Engine {
     pub fn snapshot(&mut self) -> Arc<Snapshot> {
         self.judge_stale();
         let mut lost = self.lost.clone();
-        let refused = self.index.refused();
+        let refused = self.index.refused() + self.access.refused();
         if refused > 0 {
             lost.insert(STAGE_INDEX_FULL, refused);
         }
         lost.extend(self.names.lost().into_iter().filter(|(_, count)| *count > 0));
         let mut tables = self.index.tables();
+        tables.append(&mut self.access.tables());
+        tables.insert("candidates", self.sets.sizes());
         tables.insert("names", self.names.sizes());
         tables.insert("edges", self.ledger.sizes());
         tables.insert("pending", self.pending.sizes());
@@ -206,9 +231,14 @@ impl Engine {
         &self.index
     }
 
+    /// Who may do what.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     fn is_synced(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.synced.contains(kind))
-            && self.config.candidates.iter().all(|name| self.sets.has(name))
+        Kind::ALL.iter().all(|kind| self.synced.contains(kind)) && self.awaited.is_empty()
     }
 
     /// Time never goes back, whatever a source says.
@@ -244,28 +274,27 @@ impl Engine {
         }
     }
 
-    fn take_changes(&mut self, changes: &[Change], at: Timestamp) -> bool {
+    fn take_changes(&mut self, changes: Vec<Change>, at: Timestamp) -> bool {
         let mut index_changed = false;
         for change in changes {
-            let selection = self.index.selection_mut();
-            let touched = match change {
-                Change::Applied(object) if object.kind().is_policy() => {
-                    self.sets.applied(object, selection)
+            let kind = change.kind();
+            match &change {
+                Change::Listing(kind) => {
+                    self.listing.insert(*kind);
                 }
-                Change::Deleted(object) if object.kind.is_policy() => self.sets.deleted(object),
-                Change::Replaced(kind, objects) if kind.is_policy() => {
-                    self.sets.replaced(*kind, objects, selection)
-                }
-                Change::Synced(kind) => {
+                Change::Listed(kind) if self.listing.remove(kind) => {
                     self.synced.insert(*kind);
-                    continue;
                 }
-                change => {
-                    index_changed |= self.take_index_change(change, at);
-                    continue;
-                }
-            };
-            self.forget_touched(touched);
+                _ => {}
+            }
+            if kind.is_policy() {
+                let touched = self.sets.apply(&change, self.index.selection_mut());
+                self.forget_touched(touched);
+            } else if kind.is_access() {
+                self.access.apply(&change);
+            } else {
+                index_changed |= self.take_index_change(&change, at);
+            }
         }
         index_changed
     }
@@ -275,7 +304,7 @@ impl Engine {
         self.ledger.pods_changed(&effect.pods);
         if !effect.namespaces.is_empty() {
             let relabelled = |pod: &Arc<PodIdentity>| effect.namespaces.contains(&pod.namespace);
-            self.ledger.forget_verdicts(|sample| {
+            self.ledger.forget_judgements(|sample| {
                 [&sample.source, &sample.target].into_iter().any(|end| end.pods().any(relabelled))
             });
         }
@@ -284,7 +313,7 @@ impl Engine {
                 matches!(end.endpoint, Endpoint::Node(_)) || end.pods().any(|pod| pod.host_network)
             };
             self.ledger
-                .forget_verdicts(|sample| is_node(&sample.source) || is_node(&sample.target));
+                .forget_judgements(|sample| is_node(&sample.source) || is_node(&sample.target));
         }
         effect.index
     }
@@ -301,12 +330,12 @@ impl Engine {
                         .filter(|policy| policy.speaks_of(direction))
                         .any(|policy| end.pods().any(|pod| policy.may_select(selection, pod)))
                 };
-                self.ledger.forget_verdicts(|sample| {
+                self.ledger.forget_judgements(|sample| {
                     touches(Direction::Egress, &sample.source)
                         || touches(Direction::Ingress, &sample.target)
                 });
             }
-            Touched::Policies(_) | Touched::Everything => self.ledger.forget_verdicts(|_| true),
+            Touched::Policies(_) | Touched::Everything => self.ledger.forget_judgements(|_| true),
         }
     }
 
@@ -364,19 +393,24 @@ impl Engine {
         self.sets.build();
         let Some(entry) = self.ledger.add(record, resolved) else {
             // The attempts are still judged: totals stay exact however many edges there are.
-            let verdicts = self.judge_ends(record, resolved);
-            self.count_verdicts(record, &verdicts);
+            let judgement = Judgement::new(self.sets.names(), self.judge_ends(record, resolved));
+            self.count_verdicts(record, &judgement);
             self.lose(STAGE_EDGES_FULL, 1);
             return;
         };
-        let key = entry.edge().key.clone();
+        let key = Arc::clone(&entry.edge().key);
         let sample = entry.sample(resolved);
-        if sample.verdicts.is_empty() {
-            let selection = self.index.selection_mut();
-            sample.verdicts = judge(self.sets.sets(), selection, self.config.profile, &key, sample);
-        }
-        let verdicts = sample.verdicts.clone();
-        self.count_verdicts(record, &verdicts);
+        let judgement = match &sample.judgement {
+            Some(known) => Arc::clone(known),
+            None => {
+                let selection = self.index.selection_mut();
+                let verdicts =
+                    judge(self.sets.sets(), selection, self.config.profile, &key, sample);
+                self.judgements.share(Judgement::new(self.sets.names(), verdicts))
+            }
+        };
+        sample.judgement.get_or_insert_with(|| Arc::clone(&judgement));
+        self.count_verdicts(record, &judgement);
     }
 
     fn judge_ends(&self, record: &FlowRecord, resolved: &Resolved) -> Vec<Arc<Verdict>> {
@@ -394,12 +428,19 @@ impl Engine {
         self.sets.build();
         let sets = self.sets.sets();
         let selection = self.index.selection_mut();
+        let mut any = false;
         for entry in self.ledger.stale() {
-            let key = entry.edge().key.clone();
-            for sample in entry.samples().iter_mut().filter(|sample| sample.verdicts.is_empty()) {
-                sample.verdicts = judge(sets, selection, self.config.profile, &key, sample);
+            any = true;
+            let key = Arc::clone(&entry.edge().key);
+            for sample in entry.samples().iter_mut().filter(|each| each.judgement.is_none()) {
+                let verdicts = judge(sets, selection, self.config.profile, &key, sample);
+                let judgement = Judgement::new(self.sets.names(), verdicts);
+                sample.judgement = Some(self.judgements.share(judgement));
             }
-            Entry::combine(entry, self.sets.names());
+            entry.combine(&mut self.judgements);
+        }
+        if any {
+            self.judgements.sweep();
         }
     }
 
@@ -411,12 +452,12 @@ impl Engine {
     }
 
     /// Counts what the edge's own side said, see [`VerdictTotals`].
-    fn count_verdicts(&mut self, record: &FlowRecord, verdicts: &[Arc<Verdict>]) {
+    fn count_verdicts(&mut self, record: &FlowRecord, judgement: &Judgement) {
         let Some(direction) = record.direction else { return };
         if record.counts.attempts == 0 {
             return;
         }
-        for (name, verdict) in self.sets.names().iter().zip(verdicts) {
+        for (name, verdict) in &judgement.verdicts {
             let side = match direction {
                 Direction::Egress => &verdict.egress,
                 Direction::Ingress => &verdict.ingress,

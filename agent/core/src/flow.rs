@@ -256,6 +256,11 @@ pub enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    /// All of them, each at its own number.
+    pub const ALL: [Self; 4] = [Self::Answered, Self::Refused, Self::Unanswered, Self::Unknown];
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,9 +12,9 @@ use foldhash::HashMap;
 use self::open::{Ended, Open};
 use crate::flow::{Direction, End, Endpoint, Group, Outcome, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::Resolved;
+use crate::judgement::{Judgement, Judgements};
 use crate::record::{Counts, FlowRecord};
-use crate::snapshot::{Edge, EdgeEnd, EdgeKey, NameFacts};
-use crate::verdict::{Delta, Verdict};
+use crate::snapshot::{Edge, EdgeEnd, EdgeKey, Outcomes};
 
 pub use self::open::UNANSWERED_AFTER_NS;
 
@@ -29,11 +29,13 @@ pub const SAMPLES_MAX: usize = 8;
 /// All edges.
 #[derive(Debug)]
 pub struct Ledger {
-    entries: BTreeMap<EdgeKey, Entry>,
+    entries: BTreeMap<Arc<EdgeKey>, Entry>,
     edges_max: usize,
     now: Timestamp,
     /// Edges that had open attempts when they were put here, each once, by when to look again.
-    due: BTreeSet<(Timestamp, EdgeKey)>,
+    due: BTreeSet<(Timestamp, Arc<EdgeKey>)>,
+    /// Of every edge until it is judged.
+    unjudged: Arc<Judgement>,
 }
 
 /// One edge and what its verdicts are made of.
@@ -56,8 +58,8 @@ pub struct Sample {
     pub source: End,
     /// Who was asked.
     pub target: End,
-    /// One for each policy set, in their order. Empty if not judged.
-    pub verdicts: Vec<Arc<Verdict>>,
+    /// What the policy sets say of them; none if they were not asked.
+    pub judgement: Option<Arc<Judgement>>,
     last_use: u64,
 }
 
@@ -71,8 +73,13 @@ impl Ledger {
     /// Holds so many edges at most.
     #[must_use]
     pub fn with_capacity(edges_max: usize) -> Self {
-        let (entries, due) = (BTreeMap::new(), BTreeSet::new());
-        Self { entries, edges_max, now: Timestamp::default(), due }
+        Self {
+            entries: BTreeMap::new(),
+            edges_max,
+            now: Timestamp::default(),
+            due: BTreeSet::new(),
+            unjudged: Arc::default(),
+        }
     }
 
     /// Adds a record to its edge. None if the edge is new and there is no room for it.
@@ -81,7 +88,11 @@ impl Ledger {
         if self.entries.len() >= self.edges_max && !self.entries.contains_key(&key) {
             return None;
         }
-        let entry = self.entries.entry(key).or_insert_with_key(|key| Entry::new(key, record));
+        if !self.entries.contains_key(&key) {
+            let key = Arc::new(key.clone());
+            self.entries.insert(Arc::clone(&key), Entry::new(key, record, &self.unjudged));
+        }
+        let entry = self.entries.get_mut(&key)?;
         // A record that waited for an identity brings attempts whose answers may wait, too.
         entry.count(record, resolved, record.last_seen.max(self.now));
         if !entry.is_due
@@ -118,13 +129,13 @@ impl Ledger {
         }
         for entry in self.entries.values_mut() {
             for sample in &mut entry.samples {
-                let Sample { source, target, verdicts, .. } = sample;
+                let Sample { source, target, judgement, .. } = sample;
                 for end in [source, target] {
                     if let Endpoint::Pod(pod) = &mut end.endpoint
                         && let Some(new) = pods.get(&pod.uid)
                     {
                         *pod = Arc::clone(new);
-                        verdicts.clear();
+                        *judgement = None;
                         entry.stale = true;
                     }
                 }
@@ -133,10 +144,10 @@ impl Ledger {
     }
 
     /// The verdicts of these pairs of ends do not hold any more.
-    pub fn forget_verdicts(&mut self, touched: impl Fn(&Sample) -> bool) {
+    pub fn forget_judgements(&mut self, touched: impl Fn(&Sample) -> bool) {
         for entry in self.entries.values_mut() {
             for sample in entry.samples.iter_mut().filter(|sample| touched(sample)) {
-                sample.verdicts.clear();
+                sample.judgement = None;
                 entry.stale = true;
             }
         }
@@ -161,17 +172,16 @@ impl Ledger {
 }
 
 impl Entry {
-    fn new(key: &EdgeKey, record: &FlowRecord) -> Self {
+    fn new(key: Arc<EdgeKey>, record: &FlowRecord, unjudged: &Arc<Judgement>) -> Self {
         let edge = Edge {
-            key: key.clone(),
+            key,
             counts: Counts::default(),
-            outcomes: BTreeMap::new(),
+            outcomes: Outcomes::default(),
             open: 0,
             first_seen: record.since,
             last_seen: record.last_seen,
-            names: NameFacts::default(),
-            verdicts: BTreeMap::new(),
-            deltas: BTreeMap::new(),
+            names: None,
+            judgement: Arc::clone(unjudged),
         };
         Self {
             edge: Arc::new(edge),
@@ -197,7 +207,8 @@ impl Entry {
     fn count(&mut self, record: &FlowRecord, resolved: &Resolved, at: Timestamp) {
         let edge = Arc::make_mut(&mut self.edge);
         if let Endpoint::Named(names) = &resolved.target.endpoint {
-            edge.names.add(names, resolved.target.addr);
+            let facts = edge.names.get_or_insert_default();
+            Arc::make_mut(facts).add(names, resolved.target.addr);
         }
         let seen = as_source_means(record);
         let counts = &mut edge.counts;
@@ -219,11 +230,11 @@ impl Entry {
         }
         if record.direction.is_none() {
             // Nobody counted how it began: there must have been one attempt at least.
-            edge.outcomes.insert(Outcome::Unknown, edge.counts.attempts.max(1));
+            edge.outcomes.set(Outcome::Unknown, edge.counts.attempts.max(1));
         } else {
             let Ended { answered, refused } = self.open.take(record, at);
-            add_outcome(edge, Outcome::Answered, answered);
-            add_outcome(edge, Outcome::Refused, refused);
+            edge.outcomes.add(Outcome::Answered, answered);
+            edge.outcomes.add(Outcome::Refused, refused);
             edge.open = self.open.count();
         }
         edge.first_seen = edge.first_seen.min(record.since);
@@ -234,12 +245,12 @@ impl Entry {
         let given_up = self.open.give_up(now);
         if given_up > 0 {
             let edge = Arc::make_mut(&mut self.edge);
-            add_outcome(edge, Outcome::Unanswered, given_up);
+            edge.outcomes.add(Outcome::Unanswered, given_up);
             edge.open = self.open.count();
         }
     }
 
-    /// The sample for these ends: a known one that is judged alike, or a new one without verdicts.
+    /// The sample for these ends: a known one that is judged alike, or a new one that is not judged.
     pub fn sample(&mut self, resolved: &Resolved) -> &mut Sample {
         self.uses += 1;
         let alike = |sample: &Sample| {
@@ -260,7 +271,7 @@ impl Entry {
                 self.samples.push(Sample {
                     source: resolved.source.clone(),
                     target: resolved.target.clone(),
-                    verdicts: Vec::new(),
+                    judgement: None,
                     last_use: 0,
                 });
                 self.samples.len() - 1
@@ -274,7 +285,7 @@ impl Entry {
             && !Arc::ptr_eq(old, new)
         {
             if old != new {
-                sample.verdicts.clear();
+                sample.judgement = None;
                 self.stale = true;
             }
             sample.target = resolved.target.clone();
@@ -282,34 +293,23 @@ impl Entry {
         sample
     }
 
-    /// Puts the worst of the samples' verdicts into the edge: denied before undecidable before
-    /// allowed before exempt. A delta is made within one sample, then the worst is taken, so that
-    /// one pod's new denial is not hidden by another's old one. `sets` names the verdicts' sets,
-    /// the one all others are held against first.
-    pub fn combine(&mut self, sets: &[Arc<str>]) {
-        let mut verdicts: BTreeMap<Arc<str>, Arc<Verdict>> = BTreeMap::new();
-        let mut deltas: BTreeMap<Arc<str>, Delta> = BTreeMap::new();
-        for sample in &self.samples {
-            let Some(base) = sample.verdicts.first() else { continue };
-            for (position, (name, verdict)) in sets.iter().zip(&sample.verdicts).enumerate() {
-                let known = verdicts.get(name).map(|known| known.decision.severity());
-                if known.is_none_or(|known| verdict.decision.severity() > known) {
-                    verdicts.insert(name.clone(), verdict.clone());
-                }
-                if position == 0 {
-                    continue;
-                }
-                let delta = Delta::between(base.decision, verdict.decision);
-                let known = deltas.get(name).map(|known| known.severity());
-                if known.is_none_or(|known| delta.severity() > known) {
-                    deltas.insert(name.clone(), delta);
-                }
-            }
-        }
-        let edge = Arc::make_mut(&mut self.edge);
-        edge.verdicts = verdicts;
-        edge.deltas = deltas;
+    /// Puts the worst of what is said of the samples into the edge (see
+    /// [`Judgement::add_worse`]).
+    pub fn combine(&mut self, judgements: &mut Judgements) {
         self.stale = false;
+        let mut said = self.samples.iter().filter_map(|sample| sample.judgement.as_ref());
+        let Some(first) = said.next() else { return };
+        let mut worst = Arc::clone(first);
+        for other in said.filter(|other| !Arc::ptr_eq(first, other)) {
+            Arc::make_mut(&mut worst).add_worse(other);
+        }
+        if worst != *first {
+            worst = judgements.share(Arc::unwrap_or_clone(worst));
+        }
+        // An edge that is judged as before stays as it was published.
+        if !Arc::ptr_eq(&self.edge.judgement, &worst) {
+            Arc::make_mut(&mut self.edge).judgement = worst;
+        }
     }
 }
 
@@ -325,14 +325,6 @@ fn as_source_means(record: &FlowRecord) -> Counts {
         received_packets: counts.sent_packets,
         received_bytes: counts.sent_bytes,
         ..counts
-    }
-}
-
-/// Written into the map that is there: this is done for every flow that is read.
-fn add_outcome(edge: &mut Edge, outcome: Outcome, count: u64) {
-    if count > 0 {
-        let total = edge.outcomes.entry(outcome).or_default();
-        *total = total.saturating_add(count);
     }
 }
 

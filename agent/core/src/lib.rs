@@ -5,9 +5,11 @@
 //! a replayable list of [`engine::Input`]s.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod engine;
 pub mod flow;
 pub mod identity;
+pub mod judgement;
 pub mod ledger;
 pub mod lint;
 pub mod names;
@@ -16,3 +18,5 @@ pub mod policy;
 pub mod record;
 pub mod snapshot;
 pub mod verdict;
+
+mod listing;

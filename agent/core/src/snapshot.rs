@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::flow::{Direction, Outcome, Timestamp, Workload};
 use crate::identity::Rewritten;
+use crate::judgement::Judgement;
 use crate::policy::Rejection;
 use crate::record::Counts;
-use crate::verdict::{Decision, Delta, Reason, Verdict};
+use crate::verdict::{Decision, Reason};
 
 /// Everything the agent knows, as of one step.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -72,14 +73,14 @@ pub enum EndSide {
 /// All flows with the same workloads (or outside address), protocol, port and direction.
 #[derive(Clone, Debug, Serialize)]
 pub struct Edge {
-    /// What it is about.
-    pub key: EdgeKey,
+    /// What it is about. Shared by everything that is kept by edge.
+    pub key: Arc<EdgeKey>,
     /// Counts since the edge was first seen. Sent and received as the source means them.
     pub counts: Counts,
     /// Attempts by how they ended: `attempts` = answered + refused + unanswered + [`Self::open`],
     /// and none of these but the last ever goes down. An answer to an attempt that is called
     /// unanswered is in the counts alone.
-    pub outcomes: BTreeMap<Outcome, u64>,
+    pub outcomes: Outcomes,
     /// Attempts that have not ended yet, none of them for much longer than
     /// [`crate::ledger::UNANSWERED_AFTER_NS`].
     pub open: u64,
@@ -87,13 +88,17 @@ pub struct Edge {
     pub first_seen: Timestamp,
     /// Last packet.
     pub last_seen: Timestamp,
-    /// What the target's name stands for; nothing unless the target has one.
-    pub names: NameFacts,
-    /// Policy set name to what it says. Empty while unjudged.
-    pub verdicts: BTreeMap<Arc<str>, Arc<Verdict>>,
-    /// Candidate (or `default-deny`) name to how it differs from `enforced`.
-    pub deltas: BTreeMap<Arc<str>, Delta>,
+    /// What the target's name stands for; none unless the target has one.
+    #[serde(serialize_with = "name_facts")]
+    pub names: Option<Arc<NameFacts>>,
+    /// What the policy sets say of it; one value for all edges of which they say the same.
+    #[serde(flatten)]
+    pub judgement: Arc<Judgement>,
 }
+
+/// Attempts by how they ended. Those that none ended in are left out where it is listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes([u64; Outcome::ALL.len()]);
 
 /// What the name of an edge's target stood for while it was used.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -191,13 +196,52 @@ impl NameFacts {
     }
 }
 
+impl Outcomes {
+    /// How many ended so.
+    #[must_use]
+    pub fn get(&self, outcome: Outcome) -> u64 {
+        self.0[outcome as usize]
+    }
+
+    /// From now on so many.
+    pub fn set(&mut self, outcome: Outcome, count: u64) {
+        self.0[outcome as usize] = count;
+    }
+
+    /// So many more.
+    pub fn add(&mut self, outcome: Outcome, count: u64) {
+        self.set(outcome, self.get(outcome).saturating_add(count));
+    }
+
+    /// Those that are not zero, in the order of [`Outcome::ALL`].
+    pub fn iter(&self) -> impl Iterator<Item = (Outcome, u64)> {
+        let all = Outcome::ALL.into_iter().zip(self.0);
+        all.filter(|(_, count)| *count > 0)
+    }
+}
+
+impl FromIterator<(Outcome, u64)> for Outcomes {
+    fn from_iter<I: IntoIterator<Item = (Outcome, u64)>>(counts: I) -> Self {
+        let mut outcomes = Self::default();
+        counts.into_iter().for_each(|(outcome, count)| outcomes.add(outcome, count));
+        outcomes
+    }
+}
+
+impl Serialize for Outcomes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
+
 impl Edge {
     /// Whether this edge is the one to count a denial of this policy set on. A flow between two
     /// pods is seen at both of its ends and makes two edges; each holds the same verdict, and the
-    /// denial belongs to the one on whose side it is decided (see [`Verdict::deciding`]).
+    /// denial belongs to the one on whose side it is decided (see
+    /// [`crate::verdict::Verdict::deciding`]).
     #[must_use]
     pub fn would_be_denied(&self, policy_set: &str) -> bool {
-        self.verdicts.get(policy_set).is_some_and(|verdict| {
+        self.judgement.verdicts.get(policy_set).is_some_and(|verdict| {
             verdict.decision == Decision::Denied && Some(verdict.deciding().0) == self.key.direction
         })
     }
@@ -223,6 +267,18 @@ struct VerdictRow<'a> {
     decision: Decision,
     reason: Reason,
     attempts: u64,
+}
+
+/// What no name stands for is written like a name's facts.
+#[expect(clippy::ref_option, reason = "serde hands over the field")]
+fn name_facts<S: Serializer>(
+    names: &Option<Arc<NameFacts>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match names {
+        Some(names) => names.serialize(serializer),
+        None => NameFacts::default().serialize(serializer),
+    }
 }
 
 fn unattributed_rows<S: Serializer>(

@@ -93,7 +93,7 @@ pub enum Reason {
 }
 
 /// One side's verdict.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SideVerdict {
     /// What it says.
     pub decision: Decision,
@@ -128,7 +128,7 @@ pub struct SideSummary {
 }
 
 /// What both sides say together.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Verdict {
     /// `denied` if a side denies, else `undecidable` if a side is, else `allowed`; `exempt` if both
     /// are.

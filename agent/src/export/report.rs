@@ -227,9 +227,12 @@ fn told(rejections: &[RejectedPolicy]) -> Vec<serde_json::Value> {
 
 /// Of the sets that are candidates only: every pod is newly isolated by `default-deny`.
 fn newly_isolated(edge: &Edge) -> BTreeMap<String, Vec<Direction>> {
-    let Some(enforced) = edge.verdicts.get(ENFORCED) else { return BTreeMap::new() };
-    let candidates =
-        edge.verdicts.iter().filter(|(set, _)| !matches!(&***set, ENFORCED | DEFAULT_DENY));
+    let Some(enforced) = edge.judgement.verdicts.get(ENFORCED) else { return BTreeMap::new() };
+    let candidates = edge
+        .judgement
+        .verdicts
+        .iter()
+        .filter(|(set, _)| !matches!(&***set, ENFORCED | DEFAULT_DENY));
     candidates
         .map(|(set, verdict)| (set.to_string(), verdict.newly_isolated(enforced)))
         .filter(|(_, directions)| !directions.is_empty())
@@ -268,22 +271,28 @@ impl EdgeRow {
             direction: edge.key.direction,
             protocol: Protocol(edge.key.protocol).to_string(),
             target_port: edge.key.target_port,
-            source: EndRow::of(&edge.key.source, &edge.names),
-            target: EndRow::of(&edge.key.target, &edge.names),
+            source: EndRow::of(&edge.key.source, edge.names.as_deref()),
+            target: EndRow::of(&edge.key.target, edge.names.as_deref()),
             source_rewritten: edge.key.source_rewritten,
             counts: edge.counts,
-            outcomes: edge.outcomes.clone(),
+            outcomes: edge.outcomes.iter().collect(),
             open: edge.open,
             refusals: Refusal::counts(&edge.counts).filter(|(_, count)| *count > 0).collect(),
             handshake_us_mean: handshake_us_mean(edge),
             first_seen: rfc3339(edge.first_seen),
             last_seen: rfc3339(edge.last_seen),
             verdicts: edge
+                .judgement
                 .verdicts
                 .iter()
                 .map(|(set, verdict)| (set.to_string(), Verdict::clone(verdict)))
                 .collect(),
-            deltas: edge.deltas.iter().map(|(set, delta)| (set.to_string(), *delta)).collect(),
+            deltas: edge
+                .judgement
+                .deltas
+                .iter()
+                .map(|(set, delta)| (set.to_string(), *delta))
+                .collect(),
             newly_isolated: newly_isolated(edge),
         }
     }
@@ -296,7 +305,7 @@ impl EdgeRow {
 }
 
 impl EndRow {
-    fn of(end: &EdgeEnd, names: &NameFacts) -> Self {
+    fn of(end: &EdgeEnd, names: Option<&NameFacts>) -> Self {
         match end {
             EdgeEnd::Pod { namespace, workload } => {
                 Self::Pod { namespace: namespace.to_string(), workload: workload.clone() }
@@ -312,9 +321,9 @@ impl EndRow {
             EdgeEnd::Broadcast { address } => Self::Broadcast { address: *address },
             EdgeEnd::Name { name } => Self::Name(NameRow {
                 name: name.to_string(),
-                addresses: names.addresses.iter().copied().collect(),
-                also: names.also.iter().map(ToString::to_string).collect(),
-                is_cut: names.is_cut,
+                addresses: names.iter().flat_map(|names| &names.addresses).copied().collect(),
+                also: names.iter().flat_map(|names| &names.also).map(ToString::to_string).collect(),
+                is_cut: names.is_some_and(|names| names.is_cut),
             }),
             EdgeEnd::Loopback => Self::Loopback,
             EdgeEnd::Unknown { reason } => Self::Unknown { reason: (*reason).to_owned() },

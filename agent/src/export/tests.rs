@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use parapet_core::flow::{Direction, Outcome, Timestamp, Workload};
+use parapet_core::judgement::Judgement;
 use parapet_core::record::Counts;
-use parapet_core::snapshot::{Edge, EdgeEnd, EdgeKey, EndSide, NameFacts, Snapshot};
+use parapet_core::snapshot::{Edge, EdgeEnd, EdgeKey, EndSide, Outcomes, Snapshot};
 use parapet_core::verdict::{
     Action, Decision, Delta, Effect, PolicyKind, Profile, Reason, RuleMatch, SideVerdict, Tier,
     Verdict,
@@ -62,15 +63,20 @@ pub(super) fn edge(source: EdgeEnd, answered: u64, unanswered: u64) -> Edge {
         source_rewritten: None,
     };
     Edge {
-        key,
+        key: key.into(),
         counts: Counts { attempts: answered + unanswered, answered, ..Counts::default() },
-        outcomes: [(Outcome::Answered, answered), (Outcome::Unanswered, unanswered)].into(),
+        outcomes: Outcomes::from_iter([
+            (Outcome::Answered, answered),
+            (Outcome::Unanswered, unanswered),
+        ]),
         open: 0,
         first_seen: Timestamp(AT.0 - 60 * SECOND),
         last_seen: Timestamp(AT.0 - 10 * SECOND),
-        names: NameFacts::default(),
-        verdicts: [("enforced".into(), verdict(false)), ("new".into(), verdict(true))].into(),
-        deltas: [("new".into(), Delta::NewlyDenied)].into(),
+        names: None,
+        judgement: Arc::new(Judgement {
+            verdicts: [("enforced".into(), verdict(false)), ("new".into(), verdict(true))].into(),
+            deltas: [("new".into(), Delta::NewlyDenied)].into(),
+        }),
     }
 }
 
@@ -131,8 +137,8 @@ fn an_edge_says_how_its_attempts_ended_and_which_process_of_the_node_it_is() {
     let node =
         |cgroup: Option<&str>| EdgeEnd::Node { name: "n1".into(), cgroup: cgroup.map(Into::into) };
     let mut kubelet = edge(node(Some("system.slice/kubelet.service")), 4, 1);
-    kubelet.key.direction = Some(Direction::Egress);
-    kubelet.key.protocol = 1;
+    Arc::make_mut(&mut kubelet.key).direction = Some(Direction::Egress);
+    Arc::make_mut(&mut kubelet.key).protocol = 1;
     kubelet.open = 2;
     kubelet.counts = Counts {
         attempts: 12,

@@ -7,7 +7,7 @@
 //! free ones. An agent that is killed in the middle leaves nothing that the next one cannot go on
 //! with.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU16;
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -38,30 +38,43 @@ pub(super) struct Key(pub(super) FlowKey);
 #[expect(unsafe_code, reason = "aya asks for this promise about map keys")]
 unsafe impl Pod for Key {}
 
-/// The array of slots, mapped into our memory.
+/// Slots in view at once. So many fill whole pages of 4, 16 and 64 KiB.
+const VIEW_SLOTS: u32 = 2_048;
+
+/// The array of slots. A part of it is mapped into our memory, and goes where it is looked at: the
+/// kernel maps an array's pages all at once (kernel/bpf/arraymap.c, `array_map_mmap`), and counts
+/// them as ours for as long as they are mapped.
 struct SharedSlots {
-    base: NonNull<FlowSlot>,
-    bytes: usize,
+    view: View,
+    bytes_max: usize,
     count: u32,
     /// Programs loaded later refer to the map by this descriptor.
-    _map: MapData,
+    map: MapData,
+}
+
+/// A mapped part of the array.
+struct View {
+    base: NonNull<FlowSlot>,
+    bytes: usize,
+    first: u32,
 }
 
 // SAFETY: the memory is the kernel's and stays mapped until drop; access is by volatile reads and
 // writes.
 #[expect(unsafe_code, reason = "a mapping may be used from any thread")]
-unsafe impl Send for SharedSlots {}
+unsafe impl Send for View {}
 
 // SAFETY: as above; `&self` only reads.
 #[expect(unsafe_code, reason = "a mapping may be read from any thread")]
-unsafe impl Sync for SharedSlots {}
+unsafe impl Sync for View {}
 
-impl SharedSlots {
+impl View {
+    /// From this slot on, which begins a page.
     #[expect(unsafe_code, reason = "mapping a file descriptor")]
-    fn map(map: MapData, count: u32) -> std::io::Result<Self> {
+    fn map(map: &MapData, first: u32, bytes_max: usize) -> std::io::Result<Self> {
         use std::os::fd::AsFd;
-        let page = rustix::param::page_size();
-        let bytes = (size_of::<FlowSlot>() * count as usize).next_multiple_of(page);
+        let offset = size_of::<FlowSlot>() * first as usize;
+        let bytes = (size_of::<FlowSlot>() * VIEW_SLOTS as usize).min(bytes_max - offset);
         // SAFETY: a new mapping at an address of the kernel's choice aliases nothing.
         let base = unsafe {
             mmap(
@@ -70,28 +83,53 @@ impl SharedSlots {
                 ProtFlags::READ | ProtFlags::WRITE,
                 MapFlags::SHARED,
                 map.fd().as_fd(),
-                0,
+                offset as u64,
             )?
         };
         let base = NonNull::new(base.cast())
             .ok_or_else(|| std::io::Error::other("the kernel mapped the slots at address 0"))?;
-        Ok(Self { base, bytes, count, _map: map })
+        Ok(Self { base, bytes, first })
+    }
+}
+
+impl Drop for View {
+    #[expect(unsafe_code, reason = "unmapping what `map` mapped")]
+    fn drop(&mut self) {
+        // SAFETY: mapped by `map` with this length; nothing refers to it any more.
+        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
+    }
+}
+
+impl SharedSlots {
+    fn map(map: MapData, count: u32) -> std::io::Result<Self> {
+        let page = rustix::param::page_size();
+        let bytes_max = (size_of::<FlowSlot>() * count as usize).next_multiple_of(page);
+        Ok(Self { view: View::map(&map, 0, bytes_max)?, bytes_max, count, map })
     }
 
-    fn pointer(&self, number: u32) -> Option<NonNull<FlowSlot>> {
-        // SAFETY: below count, so inside of the mapping.
+    /// None beyond the array, and if the kernel has no room for a mapping: such a slot is looked at
+    /// again with the next read, and loses nothing.
+    fn pointer(&mut self, number: u32) -> Option<NonNull<FlowSlot>> {
+        if number >= self.count {
+            return None;
+        }
+        let first = number - number % VIEW_SLOTS;
+        if first != self.view.first {
+            self.view = View::map(&self.map, first, self.bytes_max).ok()?;
+        }
+        // SAFETY: below count and in the view that begins at `first`, so inside of the mapping.
         #[expect(unsafe_code, reason = "indexing the mapping")]
-        (number < self.count).then(|| unsafe { self.base.add(number as usize) })
+        Some(unsafe { self.view.base.add((number - first) as usize) })
     }
 
     #[expect(unsafe_code, reason = "the kernel writes this memory meanwhile")]
-    fn read(&self, number: u32) -> Option<FlowSlot> {
+    fn read(&mut self, number: u32) -> Option<FlowSlot> {
         // SAFETY: inside of the mapping; every bit pattern is a valid slot.
         self.pointer(number).map(|slot| unsafe { slot.read_volatile() })
     }
 
     #[expect(unsafe_code, reason = "the kernel reads this memory meanwhile")]
-    fn write(&self, number: u32, value: FlowSlot) {
+    fn write(&mut self, number: u32, value: FlowSlot) {
         if let Some(slot) = self.pointer(number) {
             // SAFETY: inside of the mapping; only slots that no program can find are written whole.
             unsafe { slot.write_volatile(value) }
@@ -99,19 +137,11 @@ impl SharedSlots {
     }
 
     #[expect(unsafe_code, reason = "the kernel reads this memory meanwhile")]
-    fn hide(&self, number: u32) {
+    fn hide(&mut self, number: u32) {
         if let Some(slot) = self.pointer(number) {
             // SAFETY: inside of the mapping; one aligned word.
             unsafe { (&raw mut (*slot.as_ptr()).state).write_volatile(SLOT_LEAVING) }
         }
-    }
-}
-
-impl Drop for SharedSlots {
-    #[expect(unsafe_code, reason = "unmapping what `map` mapped")]
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this length; nothing refers to it any more.
-        let _ = unsafe { munmap(self.base.as_ptr().cast(), self.bytes) };
     }
 }
 
@@ -129,7 +159,8 @@ pub(super) struct Slots {
     flows: BpfHashMap<MapData, Key, u32>,
     free: Queue<MapData, u32>,
     shared: SharedSlots,
-    taken: HashMap<u32, Taken>,
+    /// In the order of their numbers, so that the view goes once over the array.
+    taken: BTreeMap<u32, Taken>,
     idle_max: Duration,
     rescan: bool,
     /// When the counters were read last; a new count is newer.
@@ -154,7 +185,7 @@ impl Slots {
             flows,
             free,
             shared,
-            taken: HashMap::new(),
+            taken: BTreeMap::new(),
             idle_max,
             rescan: false,
             read_ns,
@@ -196,8 +227,8 @@ impl Slots {
 
     /// Slots that are neither free for the taking nor in use: an agent was killed while it freed
     /// them.
-    fn in_no_place(&mut self) -> Result<HashSet<u32>, String> {
-        let mut none: HashSet<u32> = (0..self.shared.count).collect();
+    fn in_no_place(&mut self) -> Result<BTreeSet<u32>, String> {
+        let mut none: BTreeSet<u32> = (0..self.shared.count).collect();
         // One at a time, so that a program always finds a free one.
         for _ in 0..self.shared.count {
             let Ok(number) = self.free.pop(0) else { break };
@@ -225,7 +256,7 @@ impl Slots {
     }
 
     /// Slots in use, by cgroup.
-    pub(super) fn by_cgroup(&self) -> HashMap<u64, u64> {
+    pub(super) fn by_cgroup(&mut self) -> HashMap<u64, u64> {
         let mut counts = HashMap::new();
         for slot in self.taken.keys().filter_map(|number| self.shared.read(*number)) {
             *counts.entry(slot.key.cgroup_id).or_default() += 1;
@@ -275,8 +306,12 @@ impl Slots {
         self.read_ns = clock.monotonic_ns();
         let idle_ns = self.idle_ns();
         let (mut freed, mut hidden) = (Vec::new(), Vec::new());
+        let mut unread = 0_u64;
         for (number, taken) in &mut self.taken {
-            let Some(slot) = self.shared.read(*number) else { continue };
+            let Some(slot) = self.shared.read(*number) else {
+                unread += 1;
+                continue;
+            };
             // The event is sent a moment after the slot is shown; the key is there before both.
             if let Some(record) = record(&slot, taken, clock, since) {
                 records.push(Record::Flow(record));
@@ -297,6 +332,9 @@ impl Slots {
                 hidden.push((slot.key, *number));
                 taken.leaving_since_ns = Some(self.read_ns);
             }
+        }
+        if unread > 0 {
+            tracing::error!(unread, "flow counters cannot be mapped, and wait for the next read");
         }
         for (key, number) in hidden {
             self.forget_key(&key, number);

@@ -20,6 +20,7 @@ const LIST_DEPTH_MAX: usize = 4;
 /// Longest text of a problem.
 const SHOWN_BYTES_MAX: usize = 400;
 
+const RBAC_V1: &str = "rbac.authorization.k8s.io/v1";
 const POLICY_V1ALPHA1: &str = "policy.networking.k8s.io/v1alpha1";
 const POLICY_V1ALPHA2: &str = "policy.networking.k8s.io/v1alpha2";
 /// Of the same shape as v1alpha2.
@@ -305,6 +306,11 @@ fn object_of(api_version: &str, kind: &str, node: &Node) -> Option<Result<Object
         (POLICY_V1ALPHA1, "BaselineAdminNetworkPolicy") => {
             decode(node).map(Object::BaselineAdminNetworkPolicy)
         }
+        ("v1", "ServiceAccount") => decode(node).map(Object::ServiceAccount),
+        (RBAC_V1, "Role") => decode(node).map(Object::Role),
+        (RBAC_V1, "RoleBinding") => decode(node).map(Object::RoleBinding),
+        (RBAC_V1, "ClusterRole") => decode(node).map(Object::ClusterRole),
+        (RBAC_V1, "ClusterRoleBinding") => decode(node).map(Object::ClusterRoleBinding),
         ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
         | ("batch/v1", "Job" | "CronJob") => decode(node).map(|workload: WorkloadObject| {
             Object::Workload(WorkloadObject { api_kind: kind.to_owned(), ..workload })
@@ -336,7 +342,7 @@ fn named(kind: &str, node: &Node) -> String {
 }
 
 fn is_cluster_scoped(kind: &str) -> bool {
-    matches!(kind, "Namespace" | "Node")
+    matches!(kind, "Namespace" | "Node" | "ClusterRole" | "ClusterRoleBinding")
         || kind != "NetworkPolicy" && kind.ends_with("NetworkPolicy")
 }
 
@@ -375,5 +381,47 @@ mod tests {
             let told: Vec<String> = content.problems.iter().map(ToString::to_string).collect();
             assert_eq!(told, [r"f:6: document 2: '\0' may stand in no YAML or JSON"], "{end:?}");
         }
+    }
+
+    #[test]
+    fn who_may_do_what_is_read_as_the_api_server_prints_it() {
+        let content = read(
+            "f",
+            "apiVersion: v1\nkind: List\nitems:\n\
+             - {apiVersion: v1, kind: ServiceAccount, metadata: {name: a},\n   \
+                automountServiceAccountToken: false, secrets: [{name: s}]}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: r},\n   \
+                rules: [{apiGroups: [''], resources: [pods], verbs: [get], resourceNames: [p]}]}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: b},\n   \
+                roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: r}}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole,\n   \
+                metadata: {name: c, namespace: x}, rules: null,\n   \
+                aggregationRule: {clusterRoleSelectors: [{matchLabels: {k: v}}]}}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding,\n   \
+                metadata: {name: d}, subjects: [{kind: Group, name: g}],\n   \
+                roleRef: {kind: ClusterRole, name: c}}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v9, kind: Role, metadata: {name: new}}\n\
+             - {apiVersion: v1, kind: Secret, metadata: {name: s}}\n",
+        );
+        assert_eq!(content.problems, []);
+        let skipped: Vec<_> =
+            content.skipped.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        assert_eq!(skipped, ["1 Role (rbac.authorization.k8s.io/v9)", "1 Secret (v1)"]);
+        let all: Vec<_> = content
+            .objects
+            .iter()
+            .map(|object| {
+                let meta = object.meta();
+                format!("{:?} {}/{}", object.kind(), meta.namespace, meta.name)
+            })
+            .collect();
+        let expected = [
+            "ServiceAccount default/a",
+            "Role default/r",
+            "RoleBinding default/b",
+            "ClusterRole /c",
+            "ClusterRoleBinding /d",
+        ];
+        assert_eq!(all, expected);
     }
 }

@@ -14,6 +14,7 @@ use crate::object::{Object, ObjectRef};
 use crate::record::Counts;
 use crate::snapshot::{Edge, EdgeEnd};
 
+mod candidates;
 mod ends;
 mod outcomes;
 
@@ -85,8 +86,10 @@ fn facts() -> Input {
     Input::Node(NodeFacts { name: "n1".to_owned(), addrs: addrs.to_vec(), ..NodeFacts::default() })
 }
 
-fn synced() -> Vec<Change> {
-    Kind::ALL.map(Change::Synced).to_vec()
+/// These objects, and nothing else, are the full lists of all kinds.
+fn lists(objects: impl IntoIterator<Item = Change>) -> Vec<Change> {
+    let listing = Kind::ALL.into_iter().map(Change::Listing);
+    listing.chain(objects).chain(Kind::ALL.map(Change::Listed)).collect()
 }
 
 /// The cgroup a pod of these tests runs in.
@@ -138,12 +141,11 @@ fn flows(all: impl IntoIterator<Item = FlowRecord>) -> Input {
 
 /// Two pods, `web` (cgroup 1, 10.0.0.10) and `db` (cgroup 2, 10.0.0.20), on this node, all synced.
 fn base() -> Vec<Input> {
-    let mut changes = vec![
+    let changes = lists([
         node(),
         applied_pod(pod("shop", "web", "10.0.0.10", 10)),
         applied_pod(pod("shop", "db", "10.0.0.20", 10)),
-    ];
-    changes.extend(synced());
+    ]);
     vec![
         facts(),
         Input::Tick(t(100)),
@@ -211,9 +213,9 @@ fn seen(engine: &mut Engine) -> Vec<String> {
 /// What each set says of each edge, with the deltas.
 fn judged(engine: &mut Engine) -> Vec<String> {
     let line = |edge: &Arc<Edge>| {
-        let said = edge.verdicts.iter().map(|(name, verdict)| {
+        let said = edge.judgement.verdicts.iter().map(|(name, verdict)| {
             let (side, decided) = verdict.deciding();
-            let delta = edge.deltas.get(name).map(|delta| format!("[{}]", word(delta)));
+            let delta = edge.judgement.deltas.get(name).map(|delta| format!("[{}]", word(delta)));
             format!(
                 " {name}={}:{}:{}{}",
                 word(verdict.decision),
@@ -483,7 +485,7 @@ fn too_many_unsynced_records_become_edges_without_verdicts() {
     let mut inputs = with([]);
     let Some(Input::Cluster(changes, at)) = inputs.pop() else { panic!("base ends with objects") };
     let (sync, objects): (Vec<_>, Vec<_>) =
-        changes.into_iter().partition(|change| matches!(change, Change::Synced(_)));
+        changes.into_iter().partition(|change| matches!(change, Change::Listed(_)));
     inputs.push(Input::Cluster(objects, at));
     inputs.push(flows([
         flow(1, EGRESS, "1.2.3.4", 1, (110, 110)),
@@ -503,7 +505,8 @@ fn too_many_unsynced_records_become_edges_without_verdicts() {
             "shop/Pod/web -> shop/Pod/db 6/3 egress answered=1",
         ]
     );
-    let judged: Vec<_> = engine.snapshot().edges.iter().map(|edge| edge.verdicts.len()).collect();
+    let judged: Vec<_> =
+        engine.snapshot().edges.iter().map(|edge| edge.judgement.verdicts.len()).collect();
     assert_eq!((judged, engine.snapshot().unjudged), (vec![0, 0, 2], 2));
 }
 
@@ -617,7 +620,8 @@ fn a_changed_policy_gives_up_the_pods_it_selected_before() {
     };
     let ask = flows([flow(2, INGRESS, "10.0.0.10", 5432, (110, 110))]);
     let mut engine = run(with([deny("db"), ask]));
-    let decision = |engine: &mut Engine| engine.snapshot().edges[0].verdicts[ENFORCED].decision;
+    let decision =
+        |engine: &mut Engine| engine.snapshot().edges[0].judgement.verdicts[ENFORCED].decision;
     assert_eq!(decision(&mut engine), Decision::Denied);
     engine.step(deny("other"));
     assert_eq!(decision(&mut engine), Decision::Allowed);
@@ -638,7 +642,8 @@ fn relabelled_pods_and_namespaces_are_judged_anew() {
         Input::Cluster(vec![Change::Applied(policy("shop", "p", from_a)), namespace("a")], t(100)),
         flows([flow(2, INGRESS, "10.0.0.10", 5432, (110, 110))]),
     ]));
-    let decision = |engine: &mut Engine| engine.snapshot().edges[0].verdicts[ENFORCED].decision;
+    let decision =
+        |engine: &mut Engine| engine.snapshot().edges[0].judgement.verdicts[ENFORCED].decision;
     assert_eq!(decision(&mut engine), Decision::Allowed);
     engine.step(Input::Cluster(vec![namespace("b")], t(120)));
     assert_eq!(decision(&mut engine), Decision::Denied);
@@ -675,7 +680,7 @@ fn the_worst_of_a_workloads_pods_speaks_for_its_edge() {
         ["shop/StatefulSet/api -> shop/Pod/db 6/5432 ingress answered=2"]
     );
     let edge = engine.snapshot().edges[0].clone();
-    assert_eq!(edge.deltas["c"], crate::verdict::Delta::NewlyDenied);
+    assert_eq!(edge.judgement.deltas["c"], crate::verdict::Delta::NewlyDenied);
     assert!(edge.would_be_denied("c") && !edge.would_be_denied(ENFORCED));
     let key = |decision, reason| ("c".into(), Direction::Ingress, decision, reason);
     let mut totals = engine.snapshot().verdict_totals.clone();
@@ -706,6 +711,75 @@ fn the_same_inputs_make_the_same_snapshot_in_json() {
     assert_eq!(first["unattributed"], unattributed);
     assert_eq!(first["notices"][0]["policy_set"], json!("c"));
     assert_eq!(first["verdict_totals"][0]["policy_set"], json!("c"));
+}
+
+/// Flows of web to so many outside addresses.
+fn outside(addresses: u8, port: u16, at: u64) -> Input {
+    let peers = (1..=addresses).map(|last| format!("203.0.113.{last}"));
+    flows(peers.map(|peer| flow(1, EGRESS, &peer, port, (at, at))))
+}
+
+#[test]
+fn edges_of_which_all_sets_say_the_same_share_one_judgement() {
+    let mut engine = run(with([outside(200, 443, 110)]));
+    let shared = |snapshot: &Snapshot| {
+        let first = Arc::clone(&snapshot.edges[0].judgement);
+        assert!(snapshot.edges.iter().all(|edge| Arc::ptr_eq(&edge.judgement, &first)));
+        (snapshot.edges.len(), first)
+    };
+    let (edges, before) = shared(&engine.snapshot());
+    assert_eq!((edges, engine.judgements.len()), (200, 1));
+    // Judged anew, all of them are one again, and of the old one nothing is left.
+    let deny = policy("shop", "deny", json!({"podSelector": {}, "policyTypes": ["Egress"]}));
+    engine.step(Input::Cluster(vec![Change::Applied(deny)], t(120)));
+    let (edges, after) = shared(&engine.snapshot());
+    assert_eq!((edges, engine.judgements.len()), (200, 2));
+    assert_eq!(before.verdicts[ENFORCED].decision, Decision::Allowed);
+    assert_eq!(after.verdicts[ENFORCED].decision, Decision::Denied);
+    drop(before);
+    engine.step(outside(1, 444, 121));
+    assert_eq!((engine.snapshot().edges.len(), engine.judgements.len()), (201, 1));
+}
+
+#[test]
+fn an_edge_that_is_judged_as_before_stays_as_it_was_published() {
+    let mut engine = run(with([outside(2, 443, 110)]));
+    let before = engine.snapshot();
+    engine.ledger.forget_judgements(|_| true);
+    let after = engine.snapshot();
+    let same = |(old, new): (&Arc<Edge>, &Arc<Edge>)| Arc::ptr_eq(old, new);
+    assert!(before.edges.iter().zip(&after.edges).all(same));
+    // A changed one is another version, under the same key and judgement.
+    engine.step(outside(1, 443, 111));
+    let changed = engine.snapshot();
+    let (old, new) = (&after.edges[0], &changed.edges[0]);
+    assert_eq!((old.counts.attempts, new.counts.attempts), (1, 2));
+    assert!(Arc::ptr_eq(&old.key, &new.key) && Arc::ptr_eq(&old.judgement, &new.judgement));
+    assert!(Arc::ptr_eq(&after.edges[1], &changed.edges[1]));
+}
+
+#[test]
+fn an_edge_is_written_as_it_always_was() {
+    let mut engine = run(with([outside(1, 443, 110)]));
+    let edge = serde_json::to_value(&*engine.snapshot().edges[0]).expect("JSON");
+    assert_eq!(edge["outcomes"], json!({"answered": 1}));
+    assert_eq!(edge["names"], json!({"addresses": [], "also": [], "is_cut": false}));
+    assert_eq!(edge["verdicts"][ENFORCED]["decision"], json!("allowed"));
+    assert_eq!(edge["deltas"], json!({"default-deny": "newly_denied"}));
+    let mut fields: Vec<_> = edge.as_object().expect("an object").keys().cloned().collect();
+    fields.sort();
+    let expected = [
+        "counts",
+        "deltas",
+        "first_seen",
+        "key",
+        "last_seen",
+        "names",
+        "open",
+        "outcomes",
+        "verdicts",
+    ];
+    assert_eq!(fields, expected);
 }
 
 /// One UDP answer to this cgroup.
@@ -746,7 +820,8 @@ fn only_outside_targets_of_the_pod_that_asked_have_names() {
     ]));
     let snapshot = engine.snapshot();
     let ends = |edge: &Arc<Edge>| {
-        let addresses: Vec<_> = edge.names.addresses.iter().map(ToString::to_string).collect();
+        let addresses: Vec<_> =
+            edge.names.iter().flat_map(|names| &names.addresses).map(ToString::to_string).collect();
         let (source, target) = (end_line(&edge.key.source), end_line(&edge.key.target));
         format!("{source} {target} {}", addresses.join(" "))
     };

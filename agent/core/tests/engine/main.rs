@@ -10,10 +10,10 @@ use std::sync::Arc;
 use parapet_core::engine::{Candidate, Engine, EngineConfig, Input};
 use parapet_core::flow::{Direction, Protocol, Timestamp};
 use parapet_core::identity::NodeFacts;
+use parapet_core::judgement::Judgement;
 use parapet_core::object::{Change, Kind, Object, ObjectRef};
 use parapet_core::record::{Counts, FlowRecord, Record};
 use parapet_core::snapshot::EdgeKey;
-use parapet_core::verdict::Verdict;
 use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -248,18 +248,19 @@ fn engine(state: &State) -> Engine {
     let pool = pool();
     let policies = state.policies.iter().map(|at| pool[*at].clone());
     let objects = state.objects().into_iter().chain(policies).map(Change::Applied);
-    let changes = objects.chain(Kind::ALL.map(Change::Synced)).collect();
+    let listing = Kind::ALL.map(Change::Listing).into_iter();
+    let changes = listing.chain(objects).chain(Kind::ALL.map(Change::Listed)).collect();
     engine.step(Input::Cluster(changes, Timestamp(2_000_000_000)));
     engine.step(Input::Candidate("c".into(), state.proposed(), Timestamp(2_000_000_000)));
     engine.step(flows());
     engine
 }
 
-type Verdicts = BTreeMap<EdgeKey, BTreeMap<Arc<str>, Arc<Verdict>>>;
+type Verdicts = BTreeMap<Arc<EdgeKey>, Arc<Judgement>>;
 
 fn verdicts(engine: &mut Engine) -> Verdicts {
     let snapshot = engine.snapshot();
-    snapshot.edges.iter().map(|edge| (edge.key.clone(), edge.verdicts.clone())).collect()
+    snapshot.edges.iter().map(|edge| (edge.key.clone(), edge.judgement.clone())).collect()
 }
 
 proptest! {

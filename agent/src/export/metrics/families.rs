@@ -203,11 +203,12 @@ fn edge_gauges(edges: &[Arc<Edge>], series_max: usize) -> EdgeGauges {
         let Some((namespace, direction)) = subject_namespace(&edge.key) else { continue };
         let key =
             |policy_set| SubjectKey { policy_set, namespace: Arc::clone(namespace), direction };
-        for (policy_set, verdict) in &edge.verdicts {
+        for (policy_set, verdict) in &edge.judgement.verdicts {
             let denied = seen_side(&edge.key, verdict).decision == Decision::Denied;
             gauges.would_be_denied.add(key(Some(Arc::clone(policy_set))), u64::from(denied));
         }
         let denied = edge
+            .judgement
             .verdicts
             .get("enforced")
             .is_some_and(|verdict| seen_side(&edge.key, verdict).decision == Decision::Denied);

@@ -14,8 +14,24 @@ pub(super) const OTHER: &str = "__other__";
 /// Namespace and workload of one end; the namespace is empty for what has none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct End {
-    pub(super) namespace: Arc<str>,
-    pub(super) workload: Arc<str>,
+    namespace: Value,
+    workload: Value,
+}
+
+/// One of our own words, or a name of the cluster's. No series holds a copy of either.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Value {
+    Word(&'static str),
+    Name(Arc<str>),
+}
+
+impl Value {
+    fn text(&self) -> String {
+        match self {
+            Self::Word(word) => (*word).to_owned(),
+            Self::Name(name) => name.to_string(),
+        }
+    }
 }
 
 /// Both ends and the port, or all that were folded.
@@ -34,10 +50,10 @@ impl Ends {
     pub(super) fn labels(&self) -> [(&'static str, String); 5] {
         let [a, b, c, d, e] = match self {
             Self::Named { source, target, port } => [
-                source.namespace.to_string(),
-                source.workload.to_string(),
-                target.namespace.to_string(),
-                target.workload.to_string(),
+                source.namespace.text(),
+                source.workload.text(),
+                target.namespace.text(),
+                target.workload.text(),
                 port.to_string(),
             ],
             Self::Folded => [OTHER; 5].map(str::to_owned),
@@ -53,10 +69,11 @@ impl Ends {
 }
 
 fn end(end: &EdgeEnd) -> End {
-    let without_namespace = |word: &str| (Arc::from(""), Arc::from(word));
+    let named = |name: &Arc<str>| Value::Name(Arc::clone(name));
+    let without_namespace = |word| (Value::Word(""), Value::Word(word));
     let (namespace, workload) = match end {
-        EdgeEnd::Pod { namespace, workload } => (Arc::clone(namespace), Arc::clone(&workload.name)),
-        EdgeEnd::Service { namespace, name } => (Arc::clone(namespace), Arc::clone(name)),
+        EdgeEnd::Pod { namespace, workload } => (named(namespace), named(&workload.name)),
+        EdgeEnd::Service { namespace, name } => (named(namespace), named(name)),
         EdgeEnd::Node { .. } => without_namespace("node"),
         EdgeEnd::External { .. } | EdgeEnd::Name { .. } => without_namespace("external"),
         EdgeEnd::Multicast { .. } => without_namespace("multicast"),

@@ -91,8 +91,8 @@ fn counters_never_go_down_when_an_edge_settles_is_judged_anew_or_is_forgotten() 
     assert_eq!(total(&snapshot(vec![edge(web(), 2, 1)])), pair("2 1", "3 3"));
     assert_eq!(total(&snapshot(Vec::new())), pair("2 1", "3 3"));
     let mut anew = edge(web(), 1, 0);
-    let denied = Arc::clone(&anew.verdicts["new"]);
-    anew.verdicts.insert("enforced".into(), denied);
+    let denied = Arc::clone(&anew.judgement.verdicts["new"]);
+    Arc::make_mut(&mut anew.judgement).verdicts.insert("enforced".into(), denied);
     assert_eq!(total(&snapshot(vec![anew])), pair("3 1", "3 1 4"));
 }
 
@@ -101,7 +101,7 @@ fn refusals_and_handshakes_are_counted_by_kind_and_time() {
     let metrics = Metrics::default();
     let egress = |attempts| {
         let mut egress = edge(workload("shop", "web"), 0, 0);
-        egress.key.direction = Some(Direction::Egress);
+        Arc::make_mut(&mut egress.key).direction = Some(Direction::Egress);
         egress.counts = Counts {
             attempts,
             answered: 4,
@@ -115,9 +115,9 @@ fn refusals_and_handshakes_are_counted_by_kind_and_time() {
     };
     // Neither of these has handshakes of its own.
     let mut ingress = egress(10);
-    ingress.key.direction = Some(Direction::Ingress);
+    Arc::make_mut(&mut ingress.key).direction = Some(Direction::Ingress);
     let mut echo = egress(10);
-    echo.key.protocol = 1;
+    Arc::make_mut(&mut echo.key).protocol = 1;
     let first = snapshot(vec![egress(10), ingress, echo]);
     metrics.observe(&first);
     let text = metrics.classic(&first, &health(), AT).unwrap();
@@ -158,7 +158,7 @@ fn protocols_are_named_and_others_are_numbers() {
     let metrics = Metrics::default();
     let edges = [1, 58, 136, 3].map(|protocol| {
         let mut edge = edge(workload("shop", "web"), 1, 0);
-        edge.key.protocol = protocol;
+        Arc::make_mut(&mut edge.key).protocol = protocol;
         edge
     });
     let text = metrics.classic(&snapshot(edges.to_vec()), &health(), AT).unwrap();
@@ -171,8 +171,8 @@ fn protocols_are_named_and_others_are_numbers() {
 fn an_answer_that_came_late_passed_all_the_same() {
     let mut late = edge(workload("shop", "web"), 0, 1);
     late.counts.answered = 1;
-    let denied = Arc::clone(&late.verdicts["new"]);
-    late.verdicts.insert("enforced".into(), denied);
+    let denied = Arc::clone(&late.judgement.verdicts["new"]);
+    Arc::make_mut(&mut late.judgement).verdicts.insert("enforced".into(), denied);
     let text = Metrics::default().classic(&snapshot(vec![late]), &health(), AT).unwrap();
     let expected = "parapet_policy_drift_edges{kind=\"denied_but_passing\",\
                     subject_namespace=\"shop\",direction=\"ingress\"} 1";

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parapet_core::flow::{Direction, Outcome, Protocol};
 use parapet_core::record::Counts;
-use parapet_core::snapshot::{Edge, EdgeKey, Snapshot};
+use parapet_core::snapshot::{Edge, EdgeKey, Outcomes, Snapshot};
 use parapet_core::verdict::{Decision, Reason, SideVerdict, Verdict};
 
 use super::labels::Ends;
@@ -77,10 +77,12 @@ pub(super) struct Totals {
     pub(super) handshakes: Series<Ends>,
     pub(super) handshakes_ns: Series<Ends>,
     pub(super) verdicts: Series<VerdictKey>,
+    /// As of the last look.
+    policy_sets: Vec<Arc<str>>,
     pub(super) series_max: usize,
     /// Additions that found no room in the gauges of all scrapes so far, by family.
     pub(super) gauge_overflow: BTreeMap<&'static str, u64>,
-    edges: HashMap<EdgeKey, Counted, foldhash::fast::RandomState>,
+    edges: HashMap<Arc<EdgeKey>, Counted, foldhash::fast::RandomState>,
     round: u64,
 }
 
@@ -88,8 +90,7 @@ pub(super) struct Totals {
 /// a copy.
 #[derive(Debug, Default)]
 struct Counted {
-    /// By the number of each [`Outcome`].
-    outcomes: [u64; 4],
+    outcomes: Outcomes,
     counts: Counts,
     judged: u64,
     round: u64,
@@ -106,6 +107,7 @@ impl Totals {
             series_max,
             gauge_overflow: BTreeMap::new(),
             edges: HashMap::default(),
+            policy_sets: Vec::new(),
             round: 0,
         }
     }
@@ -116,7 +118,7 @@ impl Totals {
         for edge in &snapshot.edges {
             let counted = match self.edges.get_mut(&edge.key) {
                 Some(counted) => counted,
-                None => self.edges.entry(edge.key.clone()).or_default(),
+                None => self.edges.entry(Arc::clone(&edge.key)).or_default(),
             };
             counted.round = self.round;
             if counted.is_all_of(edge) {
@@ -135,10 +137,15 @@ impl Totals {
             }
             let attempts = counted.take_judged(edge);
             if attempts > 0 {
-                for (policy_set, verdict) in &edge.verdicts {
+                for (policy_set, verdict) in &edge.judgement.verdicts {
                     self.verdicts.add(VerdictKey::of(&edge.key, policy_set, verdict), attempts);
                 }
             }
+        }
+        // A candidate that is gone leaves no series behind.
+        if snapshot.policy_sets != self.policy_sets {
+            self.policy_sets.clone_from(&snapshot.policy_sets);
+            self.verdicts.retain(|key| snapshot.policy_sets.contains(&key.policy_set));
         }
         // The ledger's bound is this table's bound: what it forgot is forgotten here.
         if self.edges.len() > snapshot.edges.len() {
@@ -152,20 +159,16 @@ impl Counted {
     /// Whether nothing was added since the last look.
     fn is_all_of(&self, edge: &Edge) -> bool {
         self.counts == edge.counts
-            && edge.outcomes.iter().all(|(outcome, now)| self.outcomes[*outcome as usize] == *now)
-            && (edge.verdicts.is_empty() || self.judged == edge.counts.attempts)
+            && self.outcomes == edge.outcomes
+            && (edge.judgement.verdicts.is_empty() || self.judged == edge.counts.attempts)
     }
 
     /// What was added to each outcome since the last look.
     fn take_outcomes(&mut self, edge: &Edge) -> Vec<(Outcome, u64)> {
-        let mut added = Vec::new();
-        for (outcome, now) in &edge.outcomes {
-            let before = &mut self.outcomes[*outcome as usize];
-            added.push((*outcome, added_since(*before, *now)));
-            *before = *now;
-        }
-        added.retain(|(_, amount)| *amount > 0);
-        added
+        let before = std::mem::replace(&mut self.outcomes, edge.outcomes);
+        let added = edge.outcomes.iter();
+        let added = added.map(|(outcome, now)| (outcome, added_since(before.get(outcome), now)));
+        added.filter(|(_, amount)| *amount > 0).collect()
     }
 
     /// What was counted since the last look.
@@ -177,7 +180,7 @@ impl Counted {
 
     /// Attempts that were not judged at the last look and are now.
     fn take_judged(&mut self, edge: &Edge) -> u64 {
-        if edge.verdicts.is_empty() {
+        if edge.judgement.verdicts.is_empty() {
             return 0;
         }
         let now = edge.counts.attempts;

@@ -19,7 +19,7 @@ fn read_at(ms: u64, [attempts, answered, refused]: [u64; 3]) -> Input {
 fn ended(engine: &mut Engine) -> [u64; 5] {
     let snapshot = engine.snapshot();
     let [edge] = &*snapshot.edges else { return [0; 5] };
-    let of = |outcome| edge.outcomes.get(&outcome).copied().unwrap_or(0);
+    let of = |outcome| edge.outcomes.get(outcome);
     let [answered, refused, unanswered] =
         [Outcome::Answered, Outcome::Refused, Outcome::Unanswered].map(of);
     [edge.counts.attempts, answered, refused, unanswered, edge.open]
