@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
 
 /// Which API server, and as whom. Empty: the service account of this pod, else what `kubectl`
 /// would use.
@@ -23,6 +23,13 @@ pub struct Target {
     pub as_user: Option<String>,
     /// The groups to act as (`Impersonate-Group`); only together with a user.
     pub as_groups: Vec<String>,
+}
+
+/// A client for one command: it asks when it is told to, and ends with it.
+#[derive(Clone)]
+pub struct Session {
+    pub(super) client: Client,
+    server: String,
 }
 
 /// What surrounds this process and may lead to an API server.
@@ -60,6 +67,32 @@ pub async fn config(target: &Target) -> anyhow::Result<Config> {
         in_pod: std::env::var_os(SERVICE_HOST).is_some() && Path::new(ACCOUNT_TOKEN).exists(),
     };
     config_in(target, &surroundings).await
+}
+
+impl Session {
+    /// Gets ready to ask; nothing is asked yet. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// As [`config`]; or its certificates and keys cannot be used.
+    pub async fn open(target: &Target) -> anyhow::Result<Self> {
+        let config = config(target).await?;
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config);
+        let client = client.with_context(|| format!("the API server {server} cannot be asked"))?;
+        Ok(Self { client, server })
+    }
+
+    /// The API server's URL.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        self.server.trim_end_matches('/')
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Session").field(&self.server).finish()
+    }
 }
 
 async fn config_in(target: &Target, surroundings: &Surroundings) -> anyhow::Result<Config> {
