@@ -366,6 +366,16 @@ impl EdgeRow {
         }
     }
 
+    /// Of a merged report: the node whose end is shown, if it is only one.
+    #[must_use]
+    pub fn seen_by_one(&self) -> Option<&str> {
+        let shown = self.seen.iter().find(|seen| seen.direction == self.direction)?;
+        match shown.nodes.as_slice() {
+            [node] if shown.nodes_total == 1 => Some(node),
+            _ => None,
+        }
+    }
+
     /// The namespace of either end that is a pod or a Service.
     #[must_use]
     pub fn touches(&self, namespace: &str) -> bool {
