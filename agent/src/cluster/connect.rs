@@ -178,3 +178,105 @@ fn unreadable(file: &Path) -> String {
     let file = file.display();
     format!("{file}: this kubeconfig cannot be used; name another with --kubeconfig FILE")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = r#"
+apiVersion: v1
+kind: Config
+current-context: test
+clusters:
+  - {name: a, cluster: {server: "https://192.0.2.1:6443"}}
+  - {name: b, cluster: {server: "https://192.0.2.2:6443"}}
+users:
+  - {name: me, user: {token: secret, as: somebody, as-groups: [theirs]}}
+contexts:
+  - {name: test, context: {cluster: a, user: me}}
+  - {name: prod, context: {cluster: b, user: me}}
+"#;
+
+    fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn of(kubeconfig: &Path) -> Target {
+        Target { kubeconfig: Some(kubeconfig.to_owned()), ..Target::default() }
+    }
+
+    async fn error(target: &Target) -> String {
+        format!("{:#}", config_in(target, &Surroundings::default()).await.unwrap_err())
+    }
+
+    #[test]
+    fn what_is_named_goes_before_what_is_around() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(".kube")).unwrap();
+        let own = file(&folder, ".kube/config", TWO);
+        let named = Target { kubeconfig: Some("k".into()), ..Target::default() };
+        let context = Target { context: Some("prod".to_owned()), ..Target::default() };
+        let home = Some(folder.path().to_owned());
+        let pod = Surroundings { in_pod: true, home, kubeconfig: None };
+        let listed = Surroundings { kubeconfig: Some("/a::/b".into()), ..pod.clone() };
+        let outside = Surroundings { in_pod: false, ..pod.clone() };
+        let files = |files: &[&Path]| {
+            Source::Files(files.iter().map(|file| (*file).to_owned()).collect())
+        };
+        let chosen = |target: &Target, around: &Surroundings| source(target, around).unwrap();
+        assert_eq!(chosen(&named, &listed), files(&[Path::new("k")]));
+        let both = [Path::new("/a"), Path::new("/b")];
+        assert_eq!(chosen(&Target::default(), &listed), files(&both));
+        assert_eq!(chosen(&Target::default(), &pod), Source::ServiceAccount);
+        // An account has no contexts.
+        assert_eq!(chosen(&context, &pod), files(&[&own]));
+        assert_eq!(chosen(&Target::default(), &outside), files(&[&own]));
+        let nothing = source(&Target::default(), &Surroundings::default()).unwrap_err();
+        assert!(nothing.to_string().ends_with("Name a kubeconfig with --kubeconfig FILE"));
+    }
+
+    #[tokio::test]
+    async fn the_context_that_is_asked_for_is_used_and_so_is_the_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(&folder, "k", TWO);
+        let plain = config_in(&of(&path), &Surroundings::default()).await.unwrap();
+        assert_eq!(plain.cluster_url.to_string(), "https://192.0.2.1:6443/");
+        assert_eq!(plain.auth_info.impersonate.as_deref(), Some("somebody"));
+        let target = Target {
+            context: Some("prod".to_owned()),
+            as_user: Some("alice".to_owned()),
+            as_groups: vec!["dev".to_owned()],
+            ..of(&path)
+        };
+        let asked = config_in(&target, &Surroundings::default()).await.unwrap();
+        assert_eq!(asked.cluster_url.to_string(), "https://192.0.2.2:6443/");
+        assert_eq!(asked.auth_info.impersonate.as_deref(), Some("alice"));
+        assert_eq!(asked.auth_info.impersonate_groups, Some(vec!["dev".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn an_error_names_the_file_the_context_and_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(&folder, "k", TWO);
+        let name = path.display().to_string();
+        let unknown = Target { context: Some("prd".to_owned()), ..of(&path) };
+        let wanted = format!(
+            "{name}: there is no context \"prd\"; choose one with --context NAME (it has: test, \
+             prod)"
+        );
+        assert_eq!(error(&unknown).await, wanted);
+        let none = file(&folder, "none", &TWO.replace("current-context: test", ""));
+        let wanted = format!(
+            "{}: no context is current; choose one with --context NAME (it has: test, prod)",
+            none.display()
+        );
+        assert_eq!(error(&of(&none)).await, wanted);
+        let missing = error(&of(&folder.path().join("gone"))).await;
+        assert!(missing.contains("gone: this kubeconfig cannot be used"), "{missing}");
+        assert!(missing.contains("No such file"), "{missing}");
+        let groups = Target { as_groups: vec!["dev".to_owned()], ..of(&path) };
+        assert!(error(&groups).await.starts_with("--as-group needs --as"));
+    }
+}
