@@ -98,7 +98,7 @@ fn build(module: &Path, version: &str, folder: &Path) -> anyhow::Result<()> {
         "the cluster tier runs the agent against a real API server; about eight minutes on two \
          cores, once, kept in the cache folder",
     );
-    let draft = folder.with_extension(format!("draft-{}", std::process::id()));
+    let draft = folder.with_file_name(format!(".{version}-{}", std::process::id()));
     fs::create_dir_all(&draft).with_context(|| draft.display().to_string())?;
     let built = SERVERS.iter().try_for_each(|(name, package)| {
         run::step(
@@ -143,7 +143,8 @@ fn compile(
         &flags,
         "-o",
     ]);
-    command.arg(to).arg(package).env("CGO_ENABLED", "0");
+    // A root in the environment is that of the Go on PATH, which this one need not be.
+    command.arg(to).arg(package).env("CGO_ENABLED", "0").env_remove("GOROOT");
     Ok(command)
 }
 
