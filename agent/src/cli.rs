@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 mod agent;
 pub mod check;
+pub mod cluster;
 pub mod doctor;
 pub mod explain;
 pub mod flows;
