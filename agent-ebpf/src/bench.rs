@@ -4,7 +4,7 @@ use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use parapet_common::FlowKey;
 
 use crate::{
-    clock, count, flow,
+    count, flow,
     maps::{FLOWS, LOST},
     packet::{self, Packet, Parsed, Way},
 };
@@ -34,12 +34,11 @@ pub fn bench_floor(ctx: SkBuffContext) -> i32 {
         reserved: 0,
         local_port: 0,
     };
-    let now = clock::now_ns();
     // SAFETY: the value is copied at once.
     let slot = unsafe { FLOWS.get(key).copied() };
     // The results must be used, or the compiler leaves the work out.
     if let Some(lost) = LOST.get_ptr_mut(0)
-        && now == 0
+        && packet.time_ns == 0
         && slot.is_none()
     {
         count::add(lost, 0);

@@ -14,7 +14,7 @@ use parapet_common::{
 };
 
 use crate::{
-    clock, count, emit,
+    count, emit,
     maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS, SocketState},
     names, opaque,
     packet::{self, Address, IPPROTO_TCP, Packet, Parsed, Way},
@@ -53,14 +53,14 @@ fn observe(ctx: &SkBuffContext, way: Way) {
         return count::lost(STAGE_NO_SOCKET);
     };
     let Some(state) = socket::state(sk) else {
-        return count::lost(STAGE_SOCKET_STORAGE);
+        let is_whole = socket::whole(sk).is_some();
+        return count::lost(if is_whole { STAGE_SOCKET_STORAGE } else { STAGE_NO_SOCKET });
     };
     let decision = if packet.protocol == IPPROTO_TCP {
         tcp::decide(ctx, &mut packet, sk, state)
     } else {
         pair::decide(ctx, &mut packet, sk, state)
     };
-    packet.hide(ctx);
     let direction = opaque::zero(ctx).u8(decision.direction);
     settle(ctx, &packet, state, decision);
     names::answer(ctx, &packet, direction);
@@ -167,17 +167,30 @@ pub const NO_SLOT: u32 = u32::MAX;
 #[inline(always)]
 pub fn cached_slot(ctx: &SkBuffContext, cached: CachedFlow, packet: &Packet, direction: u8) -> u32 {
     let number = cached.slot();
-    let Some(slot) = SLOTS.get_ptr_mut(number) else { return NO_SLOT };
+    let Some(slot) = remembered(cached) else { return NO_SLOT };
     // SAFETY: a live map value.
     let same = unsafe {
-        cached.is_generation((*slot).generation)
-            && core::ptr::read_volatile(&raw const (*slot).state) == SLOT_LIVE
-            && same_address(&raw const (*slot).key.peer_addr, &packet.peer)
+        // An early touch of the slot's second cache line, which `add` is about to lock: it comes
+        // from memory at the same time as the first one, and not after it.
+        core::ptr::read_volatile(&raw const (*slot).received_bytes_total);
+        same_address(&raw const (*slot).key.peer_addr, &packet.peer)
             && (*slot).key.protocol == packet.protocol
             && (direction == ANY_DIRECTION || (*slot).key.direction == direction)
     };
     // One value for the verifier, however the comparison ended.
     opaque::zero(ctx).u32(if same { number } else { NO_SLOT })
+}
+
+/// The slot of a remembered flow, if it still is that flow's.
+#[inline(always)]
+pub fn remembered(cached: CachedFlow) -> Option<*mut FlowSlot> {
+    let slot = slot(cached.slot())?;
+    // SAFETY: a live map value.
+    unsafe {
+        let same = cached.is_generation((*slot).generation)
+            && core::ptr::read_volatile(&raw const (*slot).state) == SLOT_LIVE;
+        if same { Some(slot) } else { None }
+    }
 }
 
 /// The flow that a slot is in: nothing to believe of a slot that is not there.
@@ -287,9 +300,8 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, packet: &Packet) -> Result<u32,
     // SAFETY: a live map value; nobody else has this number until it is in FLOWS.
     let generation = unsafe {
         (*slot).key = *key;
-        let now = clock::now_ns();
-        (*slot).first_seen_ns = now;
-        (*slot).last_seen_ns = now;
+        (*slot).first_seen_ns = packet.time_ns;
+        (*slot).last_seen_ns = packet.time_ns;
         (*slot).local_addr = bytes(packet::local_address(ctx, packet));
         (*slot).generation
     };
@@ -341,7 +353,7 @@ pub fn refuse(slot: *mut FlowSlot, is_port: bool) {
 pub fn add(slot: *mut FlowSlot, packet: &Packet, marks: Marks) {
     // SAFETY: a live map value.
     unsafe {
-        core::ptr::write_volatile(&raw mut (*slot).last_seen_ns, clock::now_ns());
+        core::ptr::write_volatile(&raw mut (*slot).last_seen_ns, packet.time_ns);
         let bytes = u64::from(packet.bytes);
         match packet.way {
             Way::Sent => {

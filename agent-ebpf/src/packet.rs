@@ -6,7 +6,7 @@ use core::mem::offset_of;
 
 use aya_ebpf::programs::SkBuffContext;
 
-use crate::opaque;
+use crate::{clock, opaque};
 
 const IPPROTO_HOPOPTS: u8 = 0;
 pub const IPPROTO_ICMP: u8 = 1;
@@ -22,6 +22,8 @@ pub const IPPROTO_UDPLITE: u8 = 136;
 
 /// Extension headers followed at most; real packets carry two or three.
 const EXTENSION_HEADERS_MAX: u32 = 6;
+/// Version 4, and a header of five words.
+const IPV4_WITHOUT_OPTIONS: u8 = 0x45;
 /// Offset bits of the fragment fields of both families; the rest are flags (RFC 791, RFC 8200).
 const IPV4_FRAGMENT_OFFSET: u16 = 0x1fff;
 const IPV6_FRAGMENT_OFFSET: u16 = 0xfff8;
@@ -93,6 +95,8 @@ pub struct Packet {
     /// Flags of TCP, type of ICMP, first chunk of SCTP; else 0.
     pub kind: u8,
     pub bytes: u32,
+    /// When it was seen, see `clock`.
+    pub time_ns: u64,
     /// Where an ICMP error quotes the packet that it is about; else 0.
     pub quote_offset: u32,
     /// 1 if that error says that nobody listens, 0 if it says that there is no way.
@@ -132,6 +136,37 @@ impl Packet {
         }
     }
 
+    #[inline(always)]
+    fn set_ipv4(&mut self, header: &Ipv4Header) {
+        let is_sent = matches!(self.way, Way::Sent);
+        self.peer = ipv4(if is_sent { header.destination } else { header.source });
+        self.family = 4;
+        self.protocol = header.protocol;
+    }
+
+    #[inline(always)]
+    fn set_ipv6(&mut self, header: &Ipv6Header) {
+        let is_sent = matches!(self.way, Way::Sent);
+        (self.peer, self.family) = ipv6(if is_sent { header.destination } else { header.source });
+        self.protocol = header.next_header;
+    }
+
+    #[inline(always)]
+    fn set_tcp(&mut self, tcp: &TcpStart) {
+        self.set_ports(tcp.ports);
+        self.kind = tcp.flags;
+    }
+
+    #[inline(always)]
+    fn set_ports(&mut self, [source, destination]: Ports) {
+        let (source, destination) = (u16::from_be(source), u16::from_be(destination));
+        (self.local_port, self.peer_port) = match self.way {
+            Way::Sent => (source, destination),
+            Way::Received => (destination, source),
+        };
+        self.pair_port = self.peer_port;
+    }
+
     /// Nothing read yet.
     #[inline(always)]
     pub fn new(ctx: &SkBuffContext, way: Way) -> Self {
@@ -145,6 +180,7 @@ impl Packet {
             family: 0,
             kind: 0,
             bytes: ctx.len(),
+            time_ns: clock::now_ns(),
             quote_offset: 0,
             quote_is_port: 0,
         }
@@ -166,40 +202,44 @@ pub enum Parsed {
     Infrastructure,
 }
 
+/// RFC 791. All numbers of these are in network order.
 #[repr(C)]
 struct Ipv4Header {
     version_ihl: u8,
     tos: u8,
-    total_length: [u8; 2],
-    id: [u8; 2],
-    fragment: [u8; 2],
+    total_length: u16,
+    id: u16,
+    fragment: u16,
     ttl: u8,
     protocol: u8,
-    checksum: [u8; 2],
-    source: [u8; 4],
-    destination: [u8; 4],
+    checksum: u16,
+    source: u32,
+    destination: u32,
 }
 
+/// RFC 8200.
 #[repr(C)]
 struct Ipv6Header {
-    version: [u8; 4],
-    payload_length: [u8; 2],
+    version: u32,
+    payload_length: u16,
     next_header: u8,
     hop_limit: u8,
-    source: [u8; 16],
-    destination: [u8; 16],
+    source: [u32; 4],
+    destination: [u32; 4],
 }
 
-/// The part of the TCP header up to its flags.
+/// The part of the TCP header up to its flags (RFC 9293).
 #[repr(C)]
 struct TcpStart {
-    source: [u8; 2],
-    destination: [u8; 2],
-    sequence: [u8; 4],
-    acknowledgement: [u8; 4],
+    ports: Ports,
+    sequence: [u16; 2],
+    acknowledgement: [u16; 2],
     offset: u8,
     flags: u8,
 }
+
+/// Source and destination, where every protocol that has ports has them.
+type Ports = [u16; 2];
 
 #[inline(always)]
 fn load<T>(ctx: &SkBuffContext, offset: usize) -> Result<T, Parsed> {
@@ -207,32 +247,89 @@ fn load<T>(ctx: &SkBuffContext, offset: usize) -> Result<T, Parsed> {
 }
 
 #[inline(always)]
-fn ipv4(bytes: [u8; 4]) -> Address {
+fn ipv4(word: u32) -> Address {
     // The rest is zero.
-    [u64::from(u32::from_ne_bytes(bytes)), 0]
+    [u64::from(word), 0]
 }
 
 /// ::ffff:a.b.c.d is IPv4 to everyone who reads it; the family comes out, too.
 #[inline(always)]
-fn ipv6(bytes: [u8; 16]) -> (Address, u8) {
-    // SAFETY: sixteen bytes are two words.
-    let [high, low] = unsafe { core::mem::transmute::<[u8; 16], Address>(bytes) };
+fn ipv6(words: [u32; 4]) -> (Address, u8) {
+    let [a, b, c, d] = words.map(u64::from);
+    // The machine is little endian, as the target says.
+    let [high, low] = [a | b << 32, c | d << 32];
     if high == 0 && low as u32 == MAPPED { ([low >> 32, 0], 4) } else { ([high, low], 6) }
 }
 
-/// The third of the four words of ::ffff:0:0/96. The machine is little endian, as the target says.
+/// The third of the four words of ::ffff:0:0/96.
 const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
 
 /// Fills in the packet. A call of its own: what it needs of the stack is free again after it.
 #[inline(never)]
 pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Parsed {
+    let parsed = if parse_plain(ctx, packet) { Parsed::Flow } else { parse_any(ctx, packet) };
+    packet.hide(ctx);
+    parsed
+}
+
+/// Nearly all packets: TCP or UDP right behind an IP header of the usual length, all of it in the
+/// linear part of the buffer, where it is read in place. False, and nothing said, of all others.
+#[inline(always)]
+fn parse_plain(ctx: &SkBuffContext, packet: &mut Packet) -> bool {
+    let Some(header) = in_place::<Ipv4Header>(ctx, 0) else { return false };
+    // SAFETY: `in_place` checked that the whole of each is there.
+    let offset = unsafe {
+        if (*header).version_ihl == IPV4_WITHOUT_OPTIONS {
+            if u16::from_be((*header).fragment) & IPV4_FRAGMENT_OFFSET != 0 {
+                return false;
+            }
+            packet.set_ipv4(&*header);
+            size_of::<Ipv4Header>()
+        } else if (*header).version_ihl >> 4 == 6 {
+            let Some(header) = in_place::<Ipv6Header>(ctx, 0) else { return false };
+            packet.set_ipv6(&*header);
+            size_of::<Ipv6Header>()
+        } else {
+            return false;
+        }
+    };
+    match packet.protocol {
+        IPPROTO_TCP => {
+            let Some(tcp) = in_place::<TcpStart>(ctx, offset) else { return false };
+            // SAFETY: as above.
+            packet.set_tcp(unsafe { &*tcp });
+        }
+        IPPROTO_UDP => {
+            let Some(ports) = in_place::<Ports>(ctx, offset) else { return false };
+            // SAFETY: as above.
+            packet.set_ports(unsafe { *ports });
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Bytes of the packet where they are; none if they are not all in the linear part of the buffer.
+/// A header may stand at any address: this machine reads words from there, and where one does not
+/// the kernel refuses the program (its `CONFIG_HAVE_EFFICIENT_UNALIGNED_ACCESS`).
+#[inline(always)]
+fn in_place<T>(ctx: &SkBuffContext, offset: usize) -> Option<*const T> {
+    // SAFETY: the context is valid for the whole program. To the verifier these are no numbers but
+    // pointers, and this comparison is how it learns what may be read.
+    let (start, end) = unsafe { ((*ctx.skb.skb).data as usize, (*ctx.skb.skb).data_end as usize) };
+    let at = start + offset;
+    if at + size_of::<T>() > end { None } else { Some(at as *const T) }
+}
+
+/// Every packet, by copies of what may be anywhere.
+#[inline(always)]
+fn parse_any(ctx: &SkBuffContext, packet: &mut Packet) -> Parsed {
     let Ok(version) = ctx.load::<u8>(0) else { return Parsed::Malformed };
     let parsed = match version >> 4 {
         4 => parse_ipv4(ctx, packet),
         6 => parse_ipv6(ctx, packet),
         _ => Err(Parsed::Malformed),
     };
-    packet.hide(ctx);
     match parsed {
         Ok(()) => Parsed::Flow,
         Err(parsed) => parsed,
@@ -242,26 +339,21 @@ pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Parsed {
 #[inline(always)]
 fn parse_ipv4(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), Parsed> {
     let header: Ipv4Header = load(ctx, 0)?;
-    let peer = if matches!(packet.way, Way::Sent) { header.destination } else { header.source };
-    if u16::from_be_bytes(header.fragment) & IPV4_FRAGMENT_OFFSET != 0 {
+    if u16::from_be(header.fragment) & IPV4_FRAGMENT_OFFSET != 0 {
         return Err(Parsed::LaterFragment);
     }
     let words = header.version_ihl & 0x0f;
     if words < 5 {
         return Err(Parsed::Malformed);
     }
-    packet.family = 4;
-    packet.protocol = header.protocol;
-    packet.peer = ipv4(peer);
+    packet.set_ipv4(&header);
     transport(ctx, packet, usize::from(words) * 4)
 }
 
 #[inline(always)]
 fn parse_ipv6(ctx: &SkBuffContext, packet: &mut Packet) -> Result<(), Parsed> {
     let header: Ipv6Header = load(ctx, 0)?;
-    let peer = if matches!(packet.way, Way::Sent) { header.destination } else { header.source };
-    (packet.peer, packet.family) = ipv6(peer);
-    packet.protocol = header.next_header;
+    packet.set_ipv6(&header);
     let offset = skip_extensions(ctx, packet)?;
     transport(ctx, packet, offset)
 }
@@ -307,16 +399,13 @@ fn transport(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<
     match packet.protocol {
         IPPROTO_TCP => {
             let tcp: TcpStart = load(ctx, offset)?;
-            set_ports(packet, tcp.source, tcp.destination);
-            packet.kind = tcp.flags;
+            packet.set_tcp(&tcp);
         }
         IPPROTO_UDP | IPPROTO_UDPLITE => {
-            let [source, destination]: [[u8; 2]; 2] = load(ctx, offset)?;
-            set_ports(packet, source, destination);
+            packet.set_ports(load(ctx, offset)?);
         }
         IPPROTO_SCTP => {
-            let [source, destination]: [[u8; 2]; 2] = load(ctx, offset)?;
-            set_ports(packet, source, destination);
+            packet.set_ports(load(ctx, offset)?);
             packet.kind = load(ctx, offset + SCTP_HEADER_BYTES)?;
         }
         IPPROTO_ICMP | IPPROTO_ICMPV6 => return echo(ctx, packet, offset),
@@ -327,16 +416,6 @@ fn transport(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<
 
 /// Ports, verification tag, checksum; then the first chunk.
 const SCTP_HEADER_BYTES: usize = 12;
-
-#[inline(always)]
-fn set_ports(packet: &mut Packet, source: [u8; 2], destination: [u8; 2]) {
-    let (source, destination) = (u16::from_be_bytes(source), u16::from_be_bytes(destination));
-    (packet.local_port, packet.peer_port) = match packet.way {
-        Way::Sent => (source, destination),
-        Way::Received => (destination, source),
-    };
-    packet.pair_port = packet.peer_port;
-}
 
 /// The only ICMP that is a flow.
 #[inline(always)]

@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use parapet_common::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot, Pair, PairKey, SLOT_LIVE,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot, Pair, PairKey,
     STAGE_SOCKET_PAIR,
 };
 
@@ -51,7 +51,7 @@ pub fn decide(
             return of_socket(ctx, packet, state, (number, slot), cached);
         }
     }
-    // SAFETY: `sk` is a whole socket, its fields may be read.
+    // SAFETY: a field that all sockets have.
     if unsafe { (*sk).state } == STATE_ESTABLISHED && has_ports(packet.protocol) {
         as_asked(packet, sk);
     }
@@ -70,9 +70,11 @@ fn has_ports(protocol: u8) -> bool {
 /// What a raw socket reads of others' datagrams, which are counted at the sockets they are for.
 #[inline(always)]
 fn is_copy(packet: &Packet, sk: *mut bpf_sock) -> bool {
-    // SAFETY: `sk` is a whole socket, its fields may be read.
-    let is_raw = unsafe { (*sk).type_ } == SOCK_RAW;
-    is_raw && has_ports(packet.protocol) && matches!(packet.way, Way::Received)
+    if !has_ports(packet.protocol) || !matches!(packet.way, Way::Received) {
+        return false;
+    }
+    // SAFETY: a whole socket, its fields may be read.
+    socket::whole(sk).is_some_and(|sk| unsafe { (*sk).type_ } == SOCK_RAW)
 }
 
 /// A connected socket of the node that asked for a Service: on its way out the packet has the
@@ -172,7 +174,7 @@ fn of_pair(ctx: &SkBuffContext, packet: &Packet, pair: *mut Pair) -> Decision {
     let (marks, answered) = marks(direction, packet, before);
     // SAFETY: as above.
     unsafe {
-        (*pair).last_seen_ns = clock::now_ns();
+        (*pair).last_seen_ns = packet.time_ns;
         if answered != before {
             (*pair).answered = u32::from(answered);
         }
@@ -284,7 +286,7 @@ pub fn keep(
         (before, (*state).phase)
     };
     if has_one_peer(phase) && packet.protocol != IPPROTO_SCTP {
-        match live(before) {
+        match flow::remembered(before) {
             None if word.0 != 0 => return true,
             // Also without a slot: the answer must not be taken for a new beginning.
             None => {}
@@ -333,17 +335,6 @@ fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -
         }
     }
     true
-}
-
-/// The slot of a remembered flow, if it still is that flow's.
-#[inline(always)]
-fn live(cached: CachedFlow) -> Option<*mut FlowSlot> {
-    let slot = flow::slot(cached.slot())?;
-    // SAFETY: a live map value.
-    unsafe {
-        let same = cached.is_generation((*slot).generation) && (*slot).state == SLOT_LIVE;
-        if same { Some(slot) } else { None }
-    }
 }
 
 /// An ICMP error that a raw socket reads: it makes no flow, and refuses the echo request it quotes

@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::BtfTracePointContext,
 };
-use parapet_common::{DIRECTION_EGRESS, SLOT_LIVE};
+use parapet_common::DIRECTION_EGRESS;
 
 use crate::{
     flow,
@@ -97,13 +97,10 @@ const ORIGIN_ICMP6: u8 = 3;
 fn refused(state: *mut SocketState, is_port: bool, is_final: bool, taken: bool) {
     // SAFETY: a live map value, null-checked by the caller.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    let Some(slot) = flow::slot(cached.slot()) else { return };
+    let Some(slot) = flow::remembered(cached) else { return };
     // SAFETY: live map values.
     unsafe {
-        if !cached.is_generation((*slot).generation)
-            || (*slot).state != SLOT_LIVE
-            || (*slot).key.direction != DIRECTION_EGRESS
-        {
+        if (*slot).key.direction != DIRECTION_EGRESS {
             return;
         }
         match (*slot).key.protocol {

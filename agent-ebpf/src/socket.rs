@@ -98,18 +98,21 @@ impl CachedFlow {
     }
 }
 
-/// The packet's socket, if it is a whole one (not a request or TIME_WAIT mini socket).
+/// The packet's socket, which may be a mini socket (a request, or in TIME_WAIT). Of those nothing
+/// is remembered, and of all only the fields that they have in common may be read.
 #[inline(always)]
 pub fn of(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
-    // SAFETY: the context is valid for the whole program; the helper takes a null-checked socket.
-    unsafe {
-        let sk = (*ctx.skb.skb).__bindgen_anon_2.sk;
-        if sk.is_null() {
-            return None;
-        }
-        let sk = bpf_sk_fullsock(sk);
-        if sk.is_null() { None } else { Some(sk) }
-    }
+    // SAFETY: the context is valid for the whole program.
+    let sk = unsafe { (*ctx.skb.skb).__bindgen_anon_2.sk };
+    if sk.is_null() { None } else { Some(sk) }
+}
+
+/// The same, if it is a whole one.
+#[inline(always)]
+pub fn whole(sk: *mut bpf_sock) -> Option<*mut bpf_sock> {
+    // SAFETY: the helper takes a null-checked socket.
+    let sk = unsafe { bpf_sk_fullsock(sk) };
+    if sk.is_null() { None } else { Some(sk) }
 }
 
 /// Puts the peer that a connected socket asked for in the place of the packet's: what DNAT made of
@@ -117,7 +120,7 @@ pub fn of(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
 /// who was asked.
 #[inline(always)]
 pub fn set_asked(packet: &mut Packet, sk: *mut bpf_sock) {
-    // SAFETY: `sk` is a whole socket, its fields may be read; dst_port is in network order.
+    // SAFETY: a field that all sockets have, in network order.
     let port = u16::from_be(unsafe { (*sk).dst_port });
     if port == 0 {
         return;
@@ -143,7 +146,8 @@ pub fn cookie(ctx: &SkBuffContext) -> u64 {
     unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
 }
 
-/// The socket's memory, made if it has none; none if there is no room for it.
+/// The socket's memory, made if it has none; none if there is no room for it, or if it is a mini
+/// socket.
 #[inline(always)]
 pub fn state(sk: *mut bpf_sock) -> Option<*mut SocketState> {
     // SAFETY: `sk` comes from `of`; the map's value type is SocketState.

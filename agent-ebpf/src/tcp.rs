@@ -32,7 +32,7 @@ pub fn decide(
     state: *mut SocketState,
 ) -> Decision {
     let way = packet.way;
-    // SAFETY: `sk` is a whole socket, its fields may be read.
+    // SAFETY: a field that all sockets have.
     let tcp_state = unsafe { (*sk).state };
     // SAFETY: a live map value.
     let phase = unsafe { (*state).phase };

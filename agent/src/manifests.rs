@@ -97,9 +97,11 @@ impl Loaded {
     #[must_use]
     pub fn changes(&self) -> Vec<Change> {
         let list = |kind| {
-            let of_kind = self.objects.iter().filter(|object| object.kind() == kind);
-            Change::Replaced(kind, of_kind.cloned().collect())
+            Change::list(
+                kind,
+                self.objects.iter().filter(move |object| object.kind() == kind).cloned(),
+            )
         };
-        Kind::ALL.into_iter().flat_map(|kind| [list(kind), Change::Synced(kind)]).collect()
+        Kind::ALL.into_iter().flat_map(list).collect()
     }
 }

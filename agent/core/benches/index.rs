@@ -107,15 +107,16 @@ struct Cluster {
 /// Full lists of every kind, in an order in which a cluster may be read.
 struct Lists {
     changes: Vec<Change>,
-    policies: Vec<Object>,
+    policies: Vec<Change>,
 }
 
 impl Cluster {
     /// Ends with every pod looked up for every selector, as if each had been in a flow.
     fn build(&mut self, lists: &Lists, pods: usize) {
         self.relist(lists);
-        let selection = self.index.selection_mut();
-        drop(self.sets.replaced(Kind::NetworkPolicy, &lists.policies, selection));
+        for policy in &lists.policies {
+            drop(self.sets.apply(policy, self.index.selection_mut()));
+        }
         self.sets.build();
         for n in 0..pods {
             let pod = self.index.pod(&uid(1, n)).unwrap().clone();
@@ -130,8 +131,8 @@ impl Cluster {
     }
 
     fn change(&mut self, change: &Change) {
-        if let Change::Applied(object @ Object::NetworkPolicy(_)) = change {
-            drop(self.sets.applied(object, self.index.selection_mut()));
+        if change.kind().is_policy() {
+            drop(self.sets.apply(change, self.index.selection_mut()));
             self.sets.build();
         } else {
             let effect = self.index.apply(change, Timestamp(2));
@@ -183,8 +184,7 @@ fn changes(pods: usize) -> Vec<(&'static str, Vec<Change>)> {
 
 fn lists(pods: usize) -> Lists {
     let workloads = || 0..pods / PODS_A_WORKLOAD;
-    let pods_list: Vec<_> = (0..pods).map(|n| Object::Pod(Box::new(pod(n)))).collect();
-    let replaced = |kind, objects: Vec<Object>| Change::Replaced(kind, objects);
+    let pods_list = (0..pods).map(|n| Object::Pod(Box::new(pod(n))));
     let namespaces = (0..pods / PODS_A_NAMESPACE).map(|n| Object::Namespace(namespace(n)));
     let nodes = (0..pods / PODS_A_NODE).map(|n| Object::Node(node(n)));
     let services = workloads().map(|n| Object::Service(service(n)));
@@ -192,15 +192,14 @@ fn lists(pods: usize) -> Lists {
     let owners = workloads().map(|n| Object::Workload(owner(n)));
     let policies = (0..pods / PODS_A_WORKLOAD / WORKLOADS_A_POLICY).map(|n| policy(n, 0));
     Lists {
-        policies: policies.map(Object::NetworkPolicy).collect(),
-        changes: vec![
-            replaced(Kind::Namespace, namespaces.collect()),
-            replaced(Kind::Node, nodes.collect()),
-            replaced(Kind::Workload, owners.collect()),
-            replaced(Kind::Pod, pods_list),
-            replaced(Kind::Service, services.collect()),
-            replaced(Kind::EndpointSlice, slices.map(Object::EndpointSlice).collect()),
-        ],
+        policies: Change::list(Kind::NetworkPolicy, policies.map(Object::NetworkPolicy)).collect(),
+        changes: Change::list(Kind::Namespace, namespaces)
+            .chain(Change::list(Kind::Node, nodes))
+            .chain(Change::list(Kind::Workload, owners))
+            .chain(Change::list(Kind::Pod, pods_list))
+            .chain(Change::list(Kind::Service, services))
+            .chain(Change::list(Kind::EndpointSlice, slices.map(Object::EndpointSlice)))
+            .collect(),
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::pending::Pending;
+use crate::access::Access;
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::{Index, NodeFacts, Resolved};
 use crate::ledger::{Entry, Ledger, Sample};
@@ -43,8 +44,11 @@ pub enum Input {
     Records(Vec<Record>),
     /// The cluster, or a folder of manifests, changed at this time.
     Cluster(Vec<Change>, Timestamp),
-    /// A named candidate is now exactly this, even if it changes nothing.
+    /// A named candidate is now exactly this, even if it changes nothing. A name that was not known
+    /// is one set more.
     Candidate(Arc<str>, Candidate, Timestamp),
+    /// There is no such candidate any more, and nothing is said of it from now on.
+    CandidateGone(Arc<str>, Timestamp),
     /// This node: its name and all of its own addresses, bridges and tunnels included.
     Node(NodeFacts),
     /// Time went on.
@@ -84,7 +88,12 @@ pub struct Engine {
     ledger: Ledger,
     pending: Pending,
     names: Names,
+    access: Access,
+    /// Kinds of which a full list runs, and those of which one was complete.
+    listing: BTreeSet<Kind>,
     synced: BTreeSet<Kind>,
+    /// Candidates of the configuration that were not given yet.
+    awaited: BTreeSet<Arc<str>>,
     now: Timestamp,
     observing_since: Option<Timestamp>,
     lost: BTreeMap<&'static str, u64>,
@@ -113,7 +122,10 @@ impl Engine {
             ledger: Ledger::with_capacity(config.edges_max),
             pending: Pending::with_capacity(config.pending_max),
             names: Names::default(),
+            access: Access::default(),
+            listing: BTreeSet::new(),
             synced: BTreeSet::new(),
+            awaited: config.candidates.iter().cloned().collect(),
             now: Timestamp::default(),
             observing_since: None,
             lost: BTreeMap::new(),
@@ -136,12 +148,20 @@ impl Engine {
             }
             Input::Cluster(changes, at) => {
                 self.time_is(at);
-                retry.index = self.take_changes(&changes, at);
+                retry.index = self.take_changes(changes, at);
             }
             Input::Candidate(name, candidate, at) => {
                 self.time_is(at);
                 let selection = self.index.selection_mut();
                 let touched = self.sets.candidate(&name, &candidate, selection);
+                self.awaited.remove(&name);
+                self.forget_touched(touched);
+            }
+            Input::CandidateGone(name, at) => {
+                self.time_is(at);
+                self.awaited.remove(&name);
+                let touched = self.sets.candidate_gone(&name);
+                self.totals.retain(|(set, ..), _| *set != name);
                 self.forget_touched(touched);
             }
             Input::Node(facts) => {
@@ -166,12 +186,14 @@ impl Engine {
     pub fn snapshot(&mut self) -> Arc<Snapshot> {
         self.judge_stale();
         let mut lost = self.lost.clone();
-        let refused = self.index.refused();
+        let refused = self.index.refused() + self.access.refused();
         if refused > 0 {
             lost.insert(STAGE_INDEX_FULL, refused);
         }
         lost.extend(self.names.lost().into_iter().filter(|(_, count)| *count > 0));
         let mut tables = self.index.tables();
+        tables.append(&mut self.access.tables());
+        tables.insert("candidates", self.sets.sizes());
         tables.insert("names", self.names.sizes());
         tables.insert("edges", self.ledger.sizes());
         tables.insert("pending", self.pending.sizes());
@@ -206,9 +228,14 @@ impl Engine {
         &self.index
     }
 
+    /// Who may do what.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     fn is_synced(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.synced.contains(kind))
-            && self.config.candidates.iter().all(|name| self.sets.has(name))
+        Kind::ALL.iter().all(|kind| self.synced.contains(kind)) && self.awaited.is_empty()
     }
 
     /// Time never goes back, whatever a source says.
@@ -244,28 +271,27 @@ impl Engine {
         }
     }
 
-    fn take_changes(&mut self, changes: &[Change], at: Timestamp) -> bool {
+    fn take_changes(&mut self, changes: Vec<Change>, at: Timestamp) -> bool {
         let mut index_changed = false;
         for change in changes {
-            let selection = self.index.selection_mut();
-            let touched = match change {
-                Change::Applied(object) if object.kind().is_policy() => {
-                    self.sets.applied(object, selection)
+            let kind = change.kind();
+            match &change {
+                Change::Listing(kind) => {
+                    self.listing.insert(*kind);
                 }
-                Change::Deleted(object) if object.kind.is_policy() => self.sets.deleted(object),
-                Change::Replaced(kind, objects) if kind.is_policy() => {
-                    self.sets.replaced(*kind, objects, selection)
-                }
-                Change::Synced(kind) => {
+                Change::Listed(kind) if self.listing.remove(kind) => {
                     self.synced.insert(*kind);
-                    continue;
                 }
-                change => {
-                    index_changed |= self.take_index_change(change, at);
-                    continue;
-                }
-            };
-            self.forget_touched(touched);
+                _ => {}
+            }
+            if kind.is_policy() {
+                let touched = self.sets.apply(&change, self.index.selection_mut());
+                self.forget_touched(touched);
+            } else if kind.is_access() {
+                self.access.apply(&change);
+            } else {
+                index_changed |= self.take_index_change(&change, at);
+            }
         }
         index_changed
     }

@@ -4,10 +4,10 @@
 //! [`Index::resolve`]. Kubernetes types stop here. It never panics on an object, and every table
 //! has a limit and counts what it refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 
 use self::cgroup::Cgroups;
 use self::intern::Interner;
@@ -17,6 +17,7 @@ use self::pods::{PodChange, Pods};
 use self::resolve::ServicePortKey as ServiceCacheKey;
 use self::services::Services;
 use crate::flow::{PodIdentity, ServiceIdentity, Timestamp};
+use crate::listing::Listing;
 use crate::object::{Change, Kind, Object, ObjectRef};
 use crate::policy::Selection;
 
@@ -28,12 +29,14 @@ pub use self::pods::{PODS_MAX, TOMBSTONES_MAX};
 pub use self::resolve::Resolved;
 pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
 pub use self::translation::{AskedPort, AskedPorts, Rewritten, SourceSeen, Translation};
+pub use self::unread::{Misread, Unread};
 
 pub mod cgroup;
 mod controller;
 mod facts;
 mod few;
-mod intern;
+pub(crate) mod intern;
+mod life;
 mod lookup;
 mod nodes;
 mod owners;
@@ -43,6 +46,7 @@ mod service_facts;
 mod services;
 mod time;
 mod translation;
+mod unread;
 
 /// Namespaces known at once. Further ones are refused and counted.
 pub const NAMESPACES_MAX: usize = 65_536;
@@ -59,8 +63,11 @@ pub struct Index {
     interner: Interner,
     cgroups: Cgroups,
     selection: Selection,
+    namespaces_listing: Listing<Arc<str>>,
     namespaces_refused: u64,
-    service_cache: HashMap<ServiceCacheKey, Arc<ServiceIdentity>>,
+    unread: Unread,
+    /// With the start of the backend that began last.
+    service_cache: HashMap<ServiceCacheKey, (Arc<ServiceIdentity>, Timestamp)>,
     translations: translation::Translations,
     now: Timestamp,
 }
@@ -79,20 +86,18 @@ pub struct Effect {
 }
 
 impl Index {
-    /// Takes one change. Policies and the end of a first list are nothing to the index.
+    /// Takes one change. Policies and who may do what are nothing to the index.
     pub fn apply(&mut self, change: &Change, at: Timestamp) -> Effect {
         self.now = self.now.max(at);
         let mut effect = Effect::default();
         match change {
-            Change::Applied(object) => self.applied(object, at, &mut effect),
-            Change::Deleted(object) => self.deleted(object, at, &mut effect),
-            Change::Replaced(kind, objects) => {
-                self.retain(*kind, objects, at, &mut effect);
-                for object in objects.iter().filter(|object| object.kind() == *kind) {
-                    self.applied(object, at, &mut effect);
-                }
+            Change::Applied(object) => {
+                self.unread.look_at(object);
+                self.applied(object, at, &mut effect);
             }
-            Change::Synced(_) => {}
+            Change::Deleted(object) => self.deleted(object, at, &mut effect),
+            Change::Listing(kind) => self.begin_list(*kind),
+            Change::Listed(kind) => self.end_list(*kind, at, &mut effect),
         }
         self.interner.released(self.pods.take_dropped());
         if effect.index {
@@ -173,6 +178,12 @@ impl Index {
             + self.namespaces_refused
     }
 
+    /// What objects said that could not be read, and was left out.
+    #[must_use]
+    pub fn unread(&self) -> &Unread {
+        &self.unread
+    }
+
     fn applied(&mut self, object: &Object, at: Timestamp, effect: &mut Effect) {
         match object {
             Object::Pod(pod) => {
@@ -188,6 +199,7 @@ impl Index {
             Object::Namespace(namespace) => {
                 let meta = &namespace.metadata;
                 let selection = &mut self.selection;
+                self.namespaces_listing.named(&*meta.name);
                 let known = selection.namespace_labels(&meta.name).is_some();
                 if !known && selection.namespaces().len() >= NAMESPACES_MAX {
                     self.namespaces_refused += 1;
@@ -210,16 +222,13 @@ impl Index {
             }
             Object::Workload(workload) => {
                 if let Some(key) = self.owners.applied(workload, &mut self.interner) {
-                    let (owners, interner) = (&self.owners, &mut self.interner);
-                    let changed = self.pods.owner_changed(&key, owners, interner);
+                    let changed = self.pods.owner_changed(&key, &self.owners);
                     effect.index |= !changed.is_empty();
                     effect.pods.extend(changed);
                 }
             }
-            Object::NetworkPolicy(_)
-            | Object::ClusterNetworkPolicy(_)
-            | Object::AdminNetworkPolicy(_)
-            | Object::BaselineAdminNetworkPolicy(_) => {}
+            // Policies, and who may do what.
+            _ => {}
         }
     }
 
@@ -241,69 +250,45 @@ impl Index {
             Kind::Service => effect.index |= self.services.service_deleted(namespace, name),
             Kind::EndpointSlice => effect.index |= self.services.slice_deleted(namespace, name),
             Kind::Workload => self.owners.deleted(api_kind, namespace, name, uid.as_deref()),
-            Kind::NetworkPolicy
-            | Kind::ClusterNetworkPolicy
-            | Kind::AdminNetworkPolicy
-            | Kind::BaselineAdminNetworkPolicy => {}
+            _ => {}
         }
     }
 
-    /// Forgets what a full list does not hold.
-    fn retain(&mut self, kind: Kind, objects: &[Object], at: Timestamp, effect: &mut Effect) {
-        let named = |object: &Object| {
-            let meta = object.meta();
-            (Arc::<str>::from(meta.namespace.as_str()), Arc::<str>::from(meta.name.as_str()))
-        };
-        let of_kind = || objects.iter().filter(|object| object.kind() == kind);
-        effect.index = true;
+    fn begin_list(&mut self, kind: Kind) {
         match kind {
-            Kind::Pod => {
-                let uids: HashSet<_> = of_kind()
-                    .filter_map(|object| match object {
-                        Object::Pod(pod) => Some(facts::uid_of(pod)),
-                        _ => None,
-                    })
-                    .collect();
-                self.pods.retain(|uid| uids.contains(uid), at);
-            }
+            Kind::Pod => self.pods.begin_list(),
             Kind::Namespace => {
-                let keep: BTreeSet<_> = of_kind().map(|o| o.meta().name.as_str()).collect();
-                let gone = |name: &&Arc<str>| !keep.contains(&***name);
-                let gone: Vec<_> = self.selection.namespaces().filter(gone).cloned().collect();
-                for name in gone {
-                    self.selection.remove_namespace(&name);
-                    effect.namespaces.push(name);
+                self.namespaces_listing.begin(self.selection.namespaces().cloned());
+            }
+            Kind::Node => self.nodes.begin_list(),
+            Kind::Service => self.services.begin_services(),
+            Kind::EndpointSlice => self.services.begin_slices(),
+            Kind::Workload => self.owners.begin_list(),
+            _ => {}
+        }
+    }
+
+    /// Forgets what a full list did not hold.
+    fn end_list(&mut self, kind: Kind, at: Timestamp, effect: &mut Effect) {
+        match kind {
+            Kind::Pod => effect.index |= self.pods.end_list(at),
+            Kind::Namespace => {
+                for name in self.namespaces_listing.end().into_iter().flatten() {
+                    if self.selection.remove_namespace(&name) {
+                        effect.namespaces.push(name);
+                    }
                 }
             }
             Kind::Node => {
-                let keep: BTreeSet<_> = of_kind().map(|o| o.meta().name.as_str()).collect();
-                self.nodes.retain(|name| keep.contains(name));
-                effect.nodes |= self.selection.retain_nodes(|name| keep.contains(name));
+                for name in self.nodes.end_list() {
+                    effect.index |= self.nodes.deleted(&name);
+                    effect.nodes |= self.selection.remove_node(&name);
+                }
             }
-            Kind::Service => {
-                let keep: HashSet<_> = of_kind().map(named).collect();
-                self.services.services_retain(|key| keep.contains(key));
-            }
-            Kind::EndpointSlice => {
-                let keep: HashSet<_> = of_kind().map(named).collect();
-                self.services.slices_retain(|key| keep.contains(key));
-            }
-            Kind::Workload => {
-                let keep: HashSet<_> = of_kind()
-                    .filter_map(|object| match object {
-                        Object::Workload(workload) => {
-                            let (namespace, name) = named(object);
-                            Some((Arc::from(workload.api_kind.as_str()), namespace, name))
-                        }
-                        _ => None,
-                    })
-                    .collect();
-                self.owners.retain(|key| keep.contains(key));
-            }
-            Kind::NetworkPolicy
-            | Kind::ClusterNetworkPolicy
-            | Kind::AdminNetworkPolicy
-            | Kind::BaselineAdminNetworkPolicy => {}
+            Kind::Service => effect.index |= self.services.end_services(),
+            Kind::EndpointSlice => effect.index |= self.services.end_slices(),
+            Kind::Workload => self.owners.end_list(),
+            _ => {}
         }
     }
 }

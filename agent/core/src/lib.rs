@@ -5,6 +5,7 @@
 //! a replayable list of [`engine::Input`]s.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod engine;
 pub mod flow;
 pub mod identity;
@@ -16,3 +17,5 @@ pub mod policy;
 pub mod record;
 pub mod snapshot;
 pub mod verdict;
+
+mod listing;

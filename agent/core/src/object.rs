@@ -8,190 +8,18 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Unexpected, Visitor};
-use serde::{Deserialize, Serialize};
 
+pub use self::change::*;
 pub use self::cluster_policy::*;
 pub use self::policy::*;
+pub use self::rbac::*;
 
+mod change;
 mod cluster_policy;
 mod policy;
-
-/// One step of the cluster's life, from files and from a live cluster alike.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "nearly every change is an applied object")]
-pub enum Change {
-    /// The object is now as given, whether it was known or not.
-    Applied(Object),
-    /// The object is gone. Applies only if the UID matches, where one is given.
-    Deleted(ObjectRef),
-    /// Every object of this source and kind is now exactly this list (a full list, a re-read
-    /// folder).
-    Replaced(Kind, Vec<Object>),
-    /// The first full list of this kind is complete.
-    Synced(Kind),
-}
-
-/// The kinds Parapet reads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub enum Kind {
-    /// core/v1
-    Namespace,
-    /// core/v1
-    Node,
-    /// core/v1
-    Pod,
-    /// core/v1
-    Service,
-    /// discovery.k8s.io/v1
-    EndpointSlice,
-    /// networking.k8s.io/v1
-    NetworkPolicy,
-    /// policy.networking.k8s.io/v1alpha2 and v1beta1
-    ClusterNetworkPolicy,
-    /// policy.networking.k8s.io/v1alpha1
-    AdminNetworkPolicy,
-    /// policy.networking.k8s.io/v1alpha1
-    BaselineAdminNetworkPolicy,
-    /// apps/v1, batch/v1: anything that owns pods or owns their owners.
-    Workload,
-}
-
-impl Kind {
-    /// Every kind, owners before what they own: a source must have listed each of them once before
-    /// anything is judged.
-    pub const ALL: [Self; 10] = [
-        Self::Namespace,
-        Self::Node,
-        Self::Workload,
-        Self::Pod,
-        Self::Service,
-        Self::EndpointSlice,
-        Self::NetworkPolicy,
-        Self::ClusterNetworkPolicy,
-        Self::AdminNetworkPolicy,
-        Self::BaselineAdminNetworkPolicy,
-    ];
-
-    /// Whether objects of this kind are network policies, of whatever tier.
-    #[must_use]
-    pub fn is_policy(self) -> bool {
-        match self {
-            Self::NetworkPolicy
-            | Self::ClusterNetworkPolicy
-            | Self::AdminNetworkPolicy
-            | Self::BaselineAdminNetworkPolicy => true,
-            Self::Namespace
-            | Self::Node
-            | Self::Pod
-            | Self::Service
-            | Self::EndpointSlice
-            | Self::Workload => false,
-        }
-    }
-
-    /// Whether objects of this kind belong to no namespace.
-    #[must_use]
-    pub fn is_cluster_scoped(self) -> bool {
-        match self {
-            Self::Namespace
-            | Self::Node
-            | Self::ClusterNetworkPolicy
-            | Self::AdminNetworkPolicy
-            | Self::BaselineAdminNetworkPolicy => true,
-            Self::Pod
-            | Self::Service
-            | Self::EndpointSlice
-            | Self::NetworkPolicy
-            | Self::Workload => false,
-        }
-    }
-}
-
-/// One object.
-#[derive(Clone, Debug, PartialEq)]
-#[expect(missing_docs, reason = "each variant is documented at its type")]
-pub enum Object {
-    Namespace(Namespace),
-    Node(Node),
-    Pod(Box<Pod>),
-    Service(Service),
-    EndpointSlice(EndpointSlice),
-    NetworkPolicy(NetworkPolicy),
-    ClusterNetworkPolicy(ClusterNetworkPolicy),
-    AdminNetworkPolicy(AdminNetworkPolicy),
-    BaselineAdminNetworkPolicy(AdminNetworkPolicy),
-    Workload(WorkloadObject),
-}
-
-impl Object {
-    /// Which kind it is.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        match self {
-            Self::Namespace(_) => Kind::Namespace,
-            Self::Node(_) => Kind::Node,
-            Self::Pod(_) => Kind::Pod,
-            Self::Service(_) => Kind::Service,
-            Self::EndpointSlice(_) => Kind::EndpointSlice,
-            Self::NetworkPolicy(_) => Kind::NetworkPolicy,
-            Self::ClusterNetworkPolicy(_) => Kind::ClusterNetworkPolicy,
-            Self::AdminNetworkPolicy(_) => Kind::AdminNetworkPolicy,
-            Self::BaselineAdminNetworkPolicy(_) => Kind::BaselineAdminNetworkPolicy,
-            Self::Workload(_) => Kind::Workload,
-        }
-    }
-
-    /// `metadata`, which every kind has.
-    #[must_use]
-    pub fn meta(&self) -> &Meta {
-        match self {
-            Self::Namespace(object) => &object.metadata,
-            Self::Node(object) => &object.metadata,
-            Self::Pod(object) => &object.metadata,
-            Self::Service(object) => &object.metadata,
-            Self::EndpointSlice(object) => &object.metadata,
-            Self::NetworkPolicy(object) => &object.metadata,
-            Self::ClusterNetworkPolicy(object) => &object.metadata,
-            Self::AdminNetworkPolicy(object) | Self::BaselineAdminNetworkPolicy(object) => {
-                &object.metadata
-            }
-            Self::Workload(object) => &object.metadata,
-        }
-    }
-
-    /// The same, to fill in what was left out.
-    pub fn meta_mut(&mut self) -> &mut Meta {
-        match self {
-            Self::Namespace(object) => &mut object.metadata,
-            Self::Node(object) => &mut object.metadata,
-            Self::Pod(object) => &mut object.metadata,
-            Self::Service(object) => &mut object.metadata,
-            Self::EndpointSlice(object) => &mut object.metadata,
-            Self::NetworkPolicy(object) => &mut object.metadata,
-            Self::ClusterNetworkPolicy(object) => &mut object.metadata,
-            Self::AdminNetworkPolicy(object) | Self::BaselineAdminNetworkPolicy(object) => {
-                &mut object.metadata
-            }
-            Self::Workload(object) => &mut object.metadata,
-        }
-    }
-}
-
-/// Names one object.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ObjectRef {
-    /// Its kind.
-    pub kind: Kind,
-    /// For [`Kind::Workload`] the API kind ("ReplicaSet"), else empty.
-    pub api_kind: String,
-    /// Empty for cluster-scoped kinds.
-    pub namespace: String,
-    /// `metadata.name`.
-    pub name: String,
-    /// `metadata.uid`, where known.
-    pub uid: Option<String>,
-}
+mod rbac;
 
 /// `metadata`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -206,7 +34,8 @@ pub struct Meta {
     pub uid: String,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Of these only [`NODE_ADDRESS_ANNOTATIONS`]: others may be as large as the object itself.
+    /// Of these only [`NODE_ADDRESS_ANNOTATIONS`] and [`MIRROR_ANNOTATION`]: others may be as large
+    /// as the object itself.
     #[serde(default, deserialize_with = "known_annotations")]
     pub annotations: BTreeMap<String, String>,
     /// RFC 3339.
@@ -231,6 +60,11 @@ pub const NODE_ADDRESS_ANNOTATIONS: [&str; 9] = [
     "io.cilium.network.ipv4-cilium-host",
     "io.cilium.network.ipv6-cilium-host",
 ];
+
+/// Annotation of the Pod object that stands for a pod which a node's kubelet runs from a file: the
+/// UID by which the kubelet itself, and so its cgroup, knows the pod (kubernetes/pkg/kubelet/types,
+/// `ConfigMirrorAnnotationKey`). The object has another one.
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 /// `metadata.ownerReferences[]`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -313,7 +147,7 @@ pub struct PodSpec {
     pub host_network: bool,
     #[serde(default)]
     pub service_account_name: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub containers: Vec<Container>,
     #[serde(default)]
     pub init_containers: Vec<Container>,
@@ -457,9 +291,9 @@ pub struct EndpointSlice {
     pub metadata: Meta,
     #[serde(default)]
     pub address_type: String,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub endpoints: Vec<SliceEndpoint>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub ports: Vec<SlicePort>,
 }
 
@@ -502,6 +336,13 @@ pub struct WorkloadObject {
     pub metadata: Meta,
 }
 
+/// A null, as the API server writes empty lists of some fields, is an absent field.
+fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::<T>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
 /// Keeps the annotations that are read, whatever the values of the others are.
 fn known_annotations<'de, D: Deserializer<'de>>(
     deserializer: D,
@@ -526,7 +367,7 @@ fn known_annotations<'de, D: Deserializer<'de>>(
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut known = BTreeMap::new();
             while let Some(name) = map.next_key::<String>()? {
-                if NODE_ADDRESS_ANNOTATIONS.contains(&name.as_str()) {
+                if name == MIRROR_ANNOTATION || NODE_ADDRESS_ANNOTATIONS.contains(&name.as_str()) {
                     known.insert(name, map.next_value()?);
                 } else {
                     map.next_value::<IgnoredAny>()?;

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 use parapet_core::engine::{self, DEFAULT_DENY, ENFORCED, PolicySets};
 use parapet_core::flow::Timestamp;
 use parapet_core::identity::Index;
-use parapet_core::object::{Change, Kind, ObjectRef};
+use parapet_core::object::{Kind, ObjectRef};
 use parapet_core::policy::PolicySet;
 use parapet_core::verdict::Profile;
 
@@ -260,15 +260,8 @@ impl Declared {
     pub fn of(loaded: &Loaded) -> Self {
         let mut declared = Self { objects: loaded.objects.len(), ..Self::default() };
         for change in loaded.changes() {
-            match &change {
-                Change::Replaced(kind, objects) if kind.is_policy() => {
-                    let selection = declared.index.selection_mut();
-                    declared.sets.replaced(*kind, objects, selection);
-                }
-                change => {
-                    declared.index.apply(change, Timestamp(0));
-                }
-            }
+            declared.sets.apply(&change, declared.index.selection_mut());
+            declared.index.apply(&change, Timestamp(0));
         }
         declared.sets.build();
         declared

@@ -20,6 +20,7 @@ const LIST_DEPTH_MAX: usize = 4;
 /// Longest text of a problem.
 const SHOWN_BYTES_MAX: usize = 400;
 
+const RBAC_V1: &str = "rbac.authorization.k8s.io/v1";
 const POLICY_V1ALPHA1: &str = "policy.networking.k8s.io/v1alpha1";
 const POLICY_V1ALPHA2: &str = "policy.networking.k8s.io/v1alpha2";
 /// Of the same shape as v1alpha2.
@@ -305,6 +306,11 @@ fn object_of(api_version: &str, kind: &str, node: &Node) -> Option<Result<Object
         (POLICY_V1ALPHA1, "BaselineAdminNetworkPolicy") => {
             decode(node).map(Object::BaselineAdminNetworkPolicy)
         }
+        ("v1", "ServiceAccount") => decode(node).map(Object::ServiceAccount),
+        (RBAC_V1, "Role") => decode(node).map(Object::Role),
+        (RBAC_V1, "RoleBinding") => decode(node).map(Object::RoleBinding),
+        (RBAC_V1, "ClusterRole") => decode(node).map(Object::ClusterRole),
+        (RBAC_V1, "ClusterRoleBinding") => decode(node).map(Object::ClusterRoleBinding),
         ("apps/v1", "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet")
         | ("batch/v1", "Job" | "CronJob") => decode(node).map(|workload: WorkloadObject| {
             Object::Workload(WorkloadObject { api_kind: kind.to_owned(), ..workload })
@@ -336,7 +342,7 @@ fn named(kind: &str, node: &Node) -> String {
 }
 
 fn is_cluster_scoped(kind: &str) -> bool {
-    matches!(kind, "Namespace" | "Node")
+    matches!(kind, "Namespace" | "Node" | "ClusterRole" | "ClusterRoleBinding")
         || kind != "NetworkPolicy" && kind.ends_with("NetworkPolicy")
 }
 

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::object::{Kind, Object, ObjectRef};
+use crate::listing::Listing;
+use crate::object::{Change, Kind, Object, ObjectRef};
 use crate::policy::{CompiledPolicy, PolicySet, Rejection, Selection, compile_object};
 use crate::snapshot::RejectedPolicy;
 
@@ -58,9 +59,12 @@ struct Policies {
 #[derive(Debug)]
 pub struct PolicySets {
     enforced: Policies,
+    listings: BTreeMap<Kind, Listing<PolicyKey>>,
     candidates: BTreeMap<Arc<str>, Policies>,
     /// Candidates that are no set at all.
     refused: BTreeMap<Arc<str>, Rejection>,
+    /// How often one more was given than are named.
+    refused_more: u64,
     sets: Vec<PolicySet>,
     names: Vec<Arc<str>>,
     built: bool,
@@ -70,8 +74,10 @@ impl Default for PolicySets {
     fn default() -> Self {
         Self {
             enforced: Policies::default(),
+            listings: BTreeMap::new(),
             candidates: BTreeMap::new(),
             refused: BTreeMap::new(),
+            refused_more: 0,
             sets: Vec::new(),
             names: vec![ENFORCED.into(), DEFAULT_DENY.into()],
             built: false,
@@ -80,35 +86,50 @@ impl Default for PolicySets {
 }
 
 impl PolicySets {
-    /// An enforced policy is now as given.
-    pub fn applied(&mut self, policy: &Object, selection: &mut Selection) -> Touched {
+    /// Takes one change of the enforced policies. Those of other kinds are nothing here.
+    pub fn apply(&mut self, change: &Change, selection: &mut Selection) -> Touched {
+        match change {
+            Change::Applied(policy) => self.applied(policy, selection),
+            Change::Deleted(policy) => self.deleted(policy),
+            Change::Listing(kind) => {
+                self.begin_list(*kind);
+                Touched::Policies(Vec::new())
+            }
+            Change::Listed(kind) => self.end_list(*kind),
+        }
+    }
+
+    fn applied(&mut self, policy: &Object, selection: &mut Selection) -> Touched {
+        if let Some(listing) = self.listings.get_mut(&policy.kind()) {
+            listing.named(&key_of(policy));
+        }
         let touched = self.enforced.insert(policy, &ENFORCED.into(), selection);
         self.changed(touched)
     }
 
-    /// An enforced policy is gone.
-    pub fn deleted(&mut self, policy: &ObjectRef) -> Touched {
+    fn deleted(&mut self, policy: &ObjectRef) -> Touched {
         let key = (policy.kind, policy.namespace.clone(), policy.name.clone());
         self.enforced.rejected.remove(&key);
         let touched = self.enforced.compiled.remove(&key).into_iter().collect();
         self.changed(touched)
     }
 
-    /// The enforced policies of a kind are exactly these.
-    pub fn replaced(
-        &mut self,
-        kind: Kind,
-        objects: &[Object],
-        selection: &mut Selection,
-    ) -> Touched {
-        let of_kind = objects.iter().filter(|object| object.kind() == kind);
-        let keep: BTreeSet<PolicyKey> = of_kind.clone().map(key_of).collect();
-        self.enforced.rejected.retain(|key, _| key.0 != kind || keep.contains(key));
-        let gone = |key: &PolicyKey| key.0 == kind && !keep.contains(key);
-        let mut touched: Vec<_> =
-            self.enforced.compiled.extract_if(.., |key, _| gone(key)).map(|(_, old)| old).collect();
-        for object in of_kind {
-            touched.extend(self.enforced.insert(object, &ENFORCED.into(), selection));
+    fn begin_list(&mut self, kind: Kind) {
+        let Policies { compiled, rejected, .. } = &self.enforced;
+        if !kind.is_policy() {
+            return;
+        }
+        let known = compiled.keys().chain(rejected.keys()).filter(|key| key.0 == kind).cloned();
+        self.listings.entry(kind).or_default().begin(known);
+    }
+
+    /// It is complete: enforced policies that it did not name are gone.
+    fn end_list(&mut self, kind: Kind) -> Touched {
+        let gone = self.listings.get_mut(&kind).and_then(Listing::end);
+        let mut touched = Vec::new();
+        for key in gone.into_iter().flatten() {
+            self.enforced.rejected.remove(&key);
+            touched.extend(self.enforced.compiled.remove(&key));
         }
         self.changed(touched)
     }
@@ -134,15 +155,26 @@ impl PolicySets {
             }
             Some(_) => Touched::Everything,
         };
+        self.refused.remove(name);
         self.candidates.insert(name.clone(), policies);
         self.built &= touched.is_nothing();
         touched
     }
 
-    /// Whether this candidate was given.
+    /// There is no such candidate any more.
+    pub fn candidate_gone(&mut self, name: &str) -> Touched {
+        self.refused.remove(name);
+        if self.candidates.remove(name).is_none() {
+            return Touched::Policies(Vec::new());
+        }
+        self.built = false;
+        Touched::Everything
+    }
+
+    /// Candidates, and how many there may be.
     #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.candidates.contains_key(name) || self.refused.contains_key(name)
+    pub fn sizes(&self) -> (u64, u64) {
+        (self.candidates.len() as u64, CANDIDATES_MAX as u64)
     }
 
     /// Builds the sets if anything changed.
@@ -188,7 +220,13 @@ impl PolicySets {
             let missing = |key: &&PolicyKey| !self.enforced.compiled.contains_key(*key);
             candidate.removed.iter().filter(missing).map(|key| (&**name, removes_nothing(key)))
         });
-        as_rejected(listed.chain(refused).chain(removed))
+        let more = (self.refused_more > 0).then(|| Rejection {
+            object: "further candidates".to_owned(),
+            field: "name".to_owned(),
+            problem: format!("refused {} times: more than {CANDIDATES_MAX}", self.refused_more),
+        });
+        let more = more.map(|rejection| ("", rejection));
+        as_rejected(listed.chain(refused).chain(removed).chain(more))
     }
 
     /// What is in a set but lets less pass than it says, or is in a candidate and does not count.
@@ -216,7 +254,8 @@ impl PolicySets {
     }
 
     fn refuse(&mut self, name: &Arc<str>, reserved: bool) {
-        if self.refused.len() >= CANDIDATES_MAX {
+        if self.refused.len() >= CANDIDATES_MAX && !self.refused.contains_key(name) {
+            self.refused_more = self.refused_more.saturating_add(1);
             return;
         }
         let problem = if reserved {

@@ -14,6 +14,7 @@ use crate::object::{Object, ObjectRef};
 use crate::record::Counts;
 use crate::snapshot::{Edge, EdgeEnd};
 
+mod candidates;
 mod ends;
 mod outcomes;
 
@@ -85,8 +86,10 @@ fn facts() -> Input {
     Input::Node(NodeFacts { name: "n1".to_owned(), addrs: addrs.to_vec(), ..NodeFacts::default() })
 }
 
-fn synced() -> Vec<Change> {
-    Kind::ALL.map(Change::Synced).to_vec()
+/// These objects, and nothing else, are the full lists of all kinds.
+fn lists(objects: impl IntoIterator<Item = Change>) -> Vec<Change> {
+    let listing = Kind::ALL.into_iter().map(Change::Listing);
+    listing.chain(objects).chain(Kind::ALL.map(Change::Listed)).collect()
 }
 
 /// The cgroup a pod of these tests runs in.
@@ -138,12 +141,11 @@ fn flows(all: impl IntoIterator<Item = FlowRecord>) -> Input {
 
 /// Two pods, `web` (cgroup 1, 10.0.0.10) and `db` (cgroup 2, 10.0.0.20), on this node, all synced.
 fn base() -> Vec<Input> {
-    let mut changes = vec![
+    let changes = lists([
         node(),
         applied_pod(pod("shop", "web", "10.0.0.10", 10)),
         applied_pod(pod("shop", "db", "10.0.0.20", 10)),
-    ];
-    changes.extend(synced());
+    ]);
     vec![
         facts(),
         Input::Tick(t(100)),
@@ -483,7 +485,7 @@ fn too_many_unsynced_records_become_edges_without_verdicts() {
     let mut inputs = with([]);
     let Some(Input::Cluster(changes, at)) = inputs.pop() else { panic!("base ends with objects") };
     let (sync, objects): (Vec<_>, Vec<_>) =
-        changes.into_iter().partition(|change| matches!(change, Change::Synced(_)));
+        changes.into_iter().partition(|change| matches!(change, Change::Listed(_)));
     inputs.push(Input::Cluster(objects, at));
     inputs.push(flows([
         flow(1, EGRESS, "1.2.3.4", 1, (110, 110)),

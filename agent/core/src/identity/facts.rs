@@ -56,8 +56,11 @@ impl Facts {
         let name: Arc<str> = meta.name.as_str().into();
         let labels = interner.labels(&meta.namespace, &meta.labels);
         let controller = controller(meta, interner);
+        let created = meta.creation_timestamp.as_deref().and_then(time::parse);
         let workload = match &controller {
-            Some(controller) => owners.workload(controller, template_hash(&labels), interner),
+            Some(controller) => {
+                owners.workload(controller, template_hash(&labels), created, interner)
+            }
             None => Workload { kind: interner.text("Pod"), name: name.clone() },
         };
         let identity = PodIdentity {
@@ -72,8 +75,7 @@ impl Facts {
             workload,
             service_account: interner.text(&pod.spec.service_account_name),
         };
-        let times = [&pod.status.start_time, &meta.creation_timestamp];
-        let start = times.into_iter().flatten().find_map(|text| time::parse(text));
+        let start = pod.status.start_time.as_deref().and_then(time::parse).or(created);
         let phase = match pod.status.phase.as_str() {
             "Succeeded" | "Failed" => Phase::Over,
             "Running" | "" => Phase::Runs,
@@ -84,7 +86,7 @@ impl Facts {
 }
 
 /// The hash in a pod's name and in its ReplicaSet's.
-pub(super) fn template_hash(labels: &Labels) -> Option<&str> {
+fn template_hash(labels: &Labels) -> Option<&str> {
     let found = labels.binary_search_by(|(key, _)| (**key).cmp("pod-template-hash"));
     found.ok().and_then(|at| labels.get(at)).map(|(_, hash)| &**hash)
 }

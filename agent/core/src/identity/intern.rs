@@ -13,6 +13,7 @@ use foldhash::HashMap;
 use foldhash::fast::RandomState;
 
 use super::controller::Controller;
+use crate::access::Rule;
 use crate::flow::NamedPort;
 use crate::policy::Labels;
 
@@ -21,11 +22,13 @@ const SWEEP_MIN: usize = 64;
 
 /// The values that are shared.
 #[derive(Debug, Default)]
-pub(super) struct Interner {
+pub(crate) struct Interner {
     strings: Shared<str>,
     labels: Shared<Labels>,
     ports: Shared<[NamedPort]>,
     controllers: Shared<Controller>,
+    words: Shared<[Arc<str>]>,
+    rules: Shared<[Rule]>,
     /// Holders that let go since all was swept.
     released: usize,
 }
@@ -38,7 +41,7 @@ struct Shared<T: ?Sized> {
 }
 
 impl Interner {
-    pub(super) fn text(&mut self, text: &str) -> Arc<str> {
+    pub(crate) fn text(&mut self, text: &str) -> Arc<str> {
         self.strings.text(text)
     }
 
@@ -55,7 +58,7 @@ impl Interner {
     }
 
     /// Labels to look for, sorted by key as the map is. Only the texts are shared.
-    pub(super) fn selector(&mut self, labels: &BTreeMap<String, String>) -> Box<Labels> {
+    pub(crate) fn selector(&mut self, labels: &BTreeMap<String, String>) -> Box<Labels> {
         self.strings.pairs(labels).collect()
     }
 
@@ -70,15 +73,28 @@ impl Interner {
         self.controllers.get_or_make(&controller, same, || Arc::new(controller.clone()))
     }
 
+    /// A list of words, in their order.
+    pub(crate) fn words(&mut self, words: &[String]) -> Arc<[Arc<str>]> {
+        let Self { strings, words: lists, .. } = self;
+        let same = |known: &[Arc<str>]| known.iter().map(|word| &**word).eq(words);
+        lists.get_or_make(words, same, || words.iter().map(|word| strings.text(word)).collect())
+    }
+
+    pub(crate) fn rules(&mut self, rules: Vec<Rule>) -> Arc<[Rule]> {
+        self.rules.get_or_make(&*rules, |known| *known == *rules, || rules.as_slice().into())
+    }
+
     /// Some holders let go of what they held; `left` still hold. So many gone as are left are worth
     /// a sweep, so that each pays for a fixed share of it.
-    pub(super) fn released(&mut self, (gone, left): (usize, usize)) {
+    pub(crate) fn released(&mut self, (gone, left): (usize, usize)) {
         self.released += gone;
         if self.released > left + SWEEP_MIN {
             self.released = 0;
             self.labels.sweep();
             self.ports.sweep();
             self.controllers.sweep();
+            self.rules.sweep();
+            self.words.sweep();
             // Last: what the others held is free now.
             self.strings.sweep();
         }

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::few::Few;
 use crate::flow::Group;
+use crate::listing::Listing;
 use crate::object::{NODE_ADDRESS_ANNOTATIONS, Node};
 
 /// Nodes known at once. Further ones are refused and counted.
@@ -42,6 +43,7 @@ pub(super) struct Nodes {
     /// hash for each length.
     range_lengths: BTreeMap<(bool, u8), usize>,
     own: Own,
+    listing: Listing<Arc<str>>,
     refused: u64,
 }
 
@@ -92,6 +94,7 @@ impl Nodes {
                 .collect(),
         };
         let name = node.metadata.name.as_str();
+        self.listing.named(name);
         match self.by_name.get(name) {
             Some(before) if *before == known => return false,
             None if self.by_name.len() >= NODES_MAX => {
@@ -114,11 +117,13 @@ impl Nodes {
         self.forget(name)
     }
 
-    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool) {
-        let gone: Vec<_> = self.by_name.keys().filter(|name| !keep(name)).cloned().collect();
-        for name in gone {
-            self.forget(&name);
-        }
+    pub(super) fn begin_list(&mut self) {
+        self.listing.begin(self.by_name.keys().cloned());
+    }
+
+    /// The nodes that a full list did not hold.
+    pub(super) fn end_list(&mut self) -> impl Iterator<Item = Arc<str>> + use<> {
+        self.listing.end().into_iter().flatten()
     }
 
     pub(super) fn set_own(&mut self, facts: &NodeFacts) {
@@ -352,7 +357,7 @@ mod tests {
         });
         assert_eq!(asked(&nodes).0, Some("own".to_owned()));
         nodes.set_own(&NodeFacts::default());
-        nodes.retain(|name| name != "b");
+        assert!(nodes.deleted("b"));
         assert_eq!(asked(&nodes), (None, [false, false, false]));
         assert_eq!((nodes.by_addr.len(), nodes.ranges.len(), nodes.range_lengths.len()), (0, 0, 0));
     }

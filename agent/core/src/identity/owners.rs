@@ -1,7 +1,9 @@
 //! From a pod to its workload: the controlling owner, followed to its top.
 //!
-//! In: workload objects, and a pod's owner reference and labels. Out: a [`Workload`]. It never
-//! reads an owner out of a pod's name alone: names may look alike without being related.
+//! In: workload objects, and a pod's owner reference, labels and time. Out: a [`Workload`]. What an
+//! object says comes first; nobody asks a live cluster for ReplicaSets and Jobs, so that without
+//! one the owner's name tells, where something else bears it out: names alone may look alike
+//! without being related.
 
 use std::sync::Arc;
 
@@ -9,16 +11,19 @@ use foldhash::HashMap;
 
 use super::controller::{Controller, OwnerKey};
 use super::intern::Interner;
-use crate::flow::Workload;
+use crate::flow::{Timestamp, Workload};
+use crate::listing::Listing;
 use crate::object::{Meta, OwnerReference, WorkloadObject};
 
 /// Workload objects known at once. Further ones are refused and counted.
 pub const WORKLOADS_MAX: usize = 262_144;
+const MINUTE_NS: u64 = 60_000_000_000;
 
 /// The controller of each object that may own pods.
 #[derive(Debug, Default)]
 pub(super) struct Owners {
     by_key: HashMap<OwnerKey, Owner>,
+    listing: Listing<OwnerKey>,
     refused: u64,
 }
 
@@ -55,6 +60,7 @@ impl Owners {
         let controller = reference(meta)
             .map(|owner| Workload { kind: text(&owner.kind), name: text(&owner.name) });
         let owner = Owner { uid: text(&meta.uid), controller };
+        self.listing.named(&key);
         match self.by_key.get(&key) {
             Some(known) if *known == owner => return None,
             None if self.by_key.len() >= WORKLOADS_MAX => {
@@ -76,9 +82,15 @@ impl Owners {
         }
     }
 
-    /// Forgets all objects but these.
-    pub(super) fn retain(&mut self, keep: impl Fn(&OwnerKey) -> bool) {
-        self.by_key.retain(|key, _| keep(key));
+    pub(super) fn begin_list(&mut self) {
+        self.listing.begin(self.by_key.keys().cloned());
+    }
+
+    /// Forgets what a full list did not hold.
+    pub(super) fn end_list(&mut self) {
+        for key in self.listing.end().into_iter().flatten() {
+            self.by_key.remove(&key);
+        }
     }
 
     /// Whether the object is known.
@@ -86,26 +98,36 @@ impl Owners {
         self.by_key.contains_key(key)
     }
 
-    /// The workload of the pods with this controller.
+    /// The workload of the pods with this controller, if the controller's object is known.
+    pub(super) fn known_workload(&self, owner: &Controller) -> Option<Workload> {
+        let known = self.by_key.get(&owner.key).filter(|known| {
+            known.uid.is_empty() || owner.uid.is_empty() || *known.uid == *owner.uid
+        })?;
+        Some(known.controller.clone().unwrap_or_else(|| itself(owner)))
+    }
+
+    /// The workload of a pod with this controller. `created`: when the pod's object was made.
     pub(super) fn workload(
         &self,
         owner: &Controller,
         template_hash: Option<&str>,
+        created: Option<Timestamp>,
         interner: &mut Interner,
     ) -> Workload {
-        let known = self.by_key.get(&owner.key).filter(|known| {
-            known.uid.is_empty() || owner.uid.is_empty() || *known.uid == *owner.uid
-        });
-        let itself = || Workload { kind: owner.key.0.clone(), name: owner.key.2.clone() };
-        match known {
-            Some(known) => known.controller.clone().unwrap_or_else(itself),
-            None => match deployment_by_hash(&owner.key, template_hash) {
-                Some(name) => {
-                    Workload { kind: interner.text("Deployment"), name: interner.text(name) }
-                }
-                None => itself(),
-            },
+        let of = |kind: &str, name: &str, interner: &mut Interner| Workload {
+            kind: interner.text(kind),
+            name: interner.text(name),
+        };
+        if let Some(known) = self.known_workload(owner) {
+            return known;
         }
+        if let Some(name) = deployment_by_hash(&owner.key, template_hash) {
+            return of("Deployment", name, interner);
+        }
+        if let Some(name) = cron_job_by_minute(&owner.key, created) {
+            return of("CronJob", name, interner);
+        }
+        itself(owner)
     }
 
     /// Entries, and how many were refused.
@@ -120,4 +142,33 @@ fn deployment_by_hash<'a>(owner: &'a OwnerKey, template_hash: Option<&str>) -> O
     let hash = template_hash.filter(|hash| !hash.is_empty() && *owner.0 == *"ReplicaSet")?;
     let name = owner.2.strip_suffix(hash)?.strip_suffix('-')?;
     (!name.is_empty()).then_some(name)
+}
+
+/// How long after its scheduled minute a pod of a CronJob may be made: `startingDeadlineSeconds`
+/// lets Jobs start late, a Job makes pods again after failures (each up to 6 minutes later, by
+/// default 6 times) and after the node of one was lost, and with `completions` one after another.
+const CRON_LATE_MAX: u64 = 24 * 60;
+/// How long before: the clocks of controller and API server differ.
+const CRON_EARLY_MAX: u64 = 1;
+
+/// The CronJob of a Job that was not seen. The CronJob controller names its Jobs
+/// `<cronjob>-<scheduled minute since 1970>` (kubernetes/pkg/controller/cronjob, `getJobName`). Many
+/// a Job's name ends in a number, so this one must be a minute shortly before the pod was made: a
+/// counter is no such number by far, and neither is a date or a time in seconds. A Job that somebody
+/// named by hand after a minute of its last day is taken for a CronJob's; a pod that a Job makes
+/// more than a day after its minute is taken for the Job's own.
+fn cron_job_by_minute(owner: &OwnerKey, created: Option<Timestamp>) -> Option<&str> {
+    if *owner.0 != *"Job" {
+        return None;
+    }
+    let (name, digits) = owner.2.rsplit_once('-')?;
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    let scheduled = if plain { digits.parse::<u64>().ok()? } else { return None };
+    let created = created?.0 / MINUTE_NS;
+    let late = created.saturating_add(CRON_EARLY_MAX).checked_sub(scheduled)?;
+    (!name.is_empty() && late <= CRON_LATE_MAX + CRON_EARLY_MAX).then_some(name)
+}
+
+fn itself(owner: &Controller) -> Workload {
+    Workload { kind: owner.key.0.clone(), name: owner.key.2.clone() }
 }

@@ -10,13 +10,15 @@ use std::sync::Arc;
 
 use foldhash::HashMap;
 
-use super::controller::{Controller, OwnerKey};
-use super::facts::{Facts, HOLDINGS_MAX, Phase, template_hash, uid_of};
+use super::controller::OwnerKey;
+use super::facts::{Facts, Phase, uid_of};
 use super::few::Few;
 use super::intern::Interner;
+use super::life::{Gone, Life};
 use super::owners::Owners;
 use crate::flow::{PodIdentity, Timestamp};
-use crate::object::Pod;
+use crate::listing::Listing;
+use crate::object::{MIRROR_ANNOTATION, Pod};
 
 /// Pods with an object. Further ones are refused and counted.
 pub const PODS_MAX: usize = 262_144;
@@ -43,38 +45,19 @@ pub(super) enum PodChange {
     Identity(Arc<PodIdentity>),
 }
 
-#[derive(Debug)]
-struct Entry {
-    identity: Arc<PodIdentity>,
-    controller: Option<Arc<Controller>>,
-    first_seen: Timestamp,
-    /// As the object says it.
-    told_start: Option<Timestamp>,
-    phase: Phase,
-    /// Phase Succeeded or Failed, or the object is gone: it holds no address any more.
-    end: Option<Timestamp>,
-    holdings: Box<[Holding]>,
-    gone: bool,
-}
-
-/// An address held from `start` until before `end`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Holding {
-    addr: IpAddr,
-    /// None: since the pod began, as the newest object says it.
-    start: Option<Timestamp>,
-    end: Option<Timestamp>,
-}
-
 /// All pods.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    by_uid: HashMap<Arc<str>, Entry>,
+    by_uid: HashMap<Arc<str>, Life>,
     by_name: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
     by_addr: HashMap<IpAddr, Few<Arc<str>>>,
     by_owner: HashMap<OwnerKey, BTreeSet<Arc<str>>>,
     by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     gone: BTreeSet<(Timestamp, Arc<str>)>,
+    /// What a node's kubelet calls a pod that it runs from a file, to the UID of its object. Never
+    /// more than twice the pods: what leads to none is swept away then.
+    mirrors: HashMap<Arc<str>, Arc<str>>,
+    listing: Listing<Arc<str>>,
     refused: u64,
     /// Entries that were dropped since somebody asked.
     dropped: usize,
@@ -89,8 +72,13 @@ impl Pods {
         at: Timestamp,
     ) -> PodChange {
         let uid = uid_of(pod);
+        self.listing.named(&*uid);
         let before = self.by_uid.get(&*uid);
-        if before.is_none_or(|entry| entry.gone) && self.live() >= PODS_MAX {
+        // A list may be older than the deletion that was told.
+        if before.is_some_and(|life| life.gone == Gone::Deleted) {
+            return PodChange::None;
+        }
+        if before.is_none_or(|life| life.gone != Gone::No) && self.live() >= PODS_MAX {
             self.refused += 1;
             return PodChange::None;
         }
@@ -103,18 +91,21 @@ impl Pods {
         {
             facts.identity.workload = before.identity.workload.clone();
         }
-        if before.is_some_and(|entry| !entry.gone && entry.says(&facts)) {
+        if before.is_some_and(|life| life.gone == Gone::No && life.says(&facts)) {
             return PodChange::None;
         }
         let known = self.forget(&uid);
-        let old = known.as_ref().map(|entry| (entry.identity.clone(), entry.life()));
-        let entry = updated(known, facts, at);
-        let (identity, life) = (entry.identity.clone(), entry.life());
-        self.insert(uid.clone(), entry);
+        let old = known.as_ref().map(|life| (life.identity.clone(), life.span()));
+        let life = Life::of(known, facts, at);
+        let (identity, span) = (life.identity.clone(), life.span());
+        self.insert(uid.clone(), life);
+        if let Some(kubelets) = pod.metadata.annotations.get(MIRROR_ANNOTATION) {
+            self.mirror(kubelets, &uid);
+        }
         self.take_name(&uid);
         match old {
             Some((old, _)) if *old != *identity => PodChange::Identity(identity),
-            Some((_, old)) if old == life => PodChange::None,
+            Some((_, old)) if old == span => PodChange::None,
             _ => PodChange::Other,
         }
     }
@@ -134,17 +125,20 @@ impl Pods {
                 None => return false,
             },
         };
-        self.bury(&uid, at)
+        // What has no UID of the API server's may come again.
+        let gone = if uid.contains('/') { Gone::Unnamed } else { Gone::Deleted };
+        self.bury(&uid, gone, at)
     }
 
-    /// Every pod whose object is not among these is gone.
-    pub(super) fn retain(&mut self, keep: impl Fn(&str) -> bool, at: Timestamp) {
-        let gone =
-            |(uid, entry): (&Arc<str>, &Entry)| (!entry.gone && !keep(uid)).then(|| uid.clone());
-        let ended: Vec<_> = self.by_uid.iter().filter_map(gone).collect();
-        for uid in ended {
-            self.bury(&uid, at);
-        }
+    pub(super) fn begin_list(&mut self) {
+        let live = self.by_uid.iter().filter(|(_, life)| life.gone == Gone::No);
+        self.listing.begin(live.map(|(uid, _)| uid.clone()));
+    }
+
+    /// Every pod that a full list did not hold is gone. Whether there was any.
+    pub(super) fn end_list(&mut self, at: Timestamp) -> bool {
+        let gone = self.listing.end().into_iter().flatten();
+        gone.fold(false, |any, uid| self.bury(&uid, Gone::Unnamed, at) || any)
     }
 
     /// Pods below this owner, with the workload they have now. The changed ones come back.
@@ -152,14 +146,12 @@ impl Pods {
         &mut self,
         key: &OwnerKey,
         owners: &Owners,
-        interner: &mut Interner,
     ) -> Vec<Arc<PodIdentity>> {
         let mut changed = Vec::new();
         for uid in self.by_owner.get(key).into_iter().flatten() {
             let Some(entry) = self.by_uid.get_mut(uid) else { continue };
             let Some(controller) = &entry.controller else { continue };
-            let hash = template_hash(&entry.identity.labels);
-            let workload = owners.workload(controller, hash, interner);
+            let Some(workload) = owners.known_workload(controller) else { continue };
             if entry.identity.workload != workload {
                 let identity = PodIdentity { workload, ..(*entry.identity).clone() };
                 entry.identity = Arc::new(identity);
@@ -169,8 +161,15 @@ impl Pods {
         changed
     }
 
+    /// The pod with this UID, which may also be the one its kubelet has for it.
     pub(super) fn get(&self, uid: &str) -> Option<&Arc<PodIdentity>> {
-        self.by_uid.get(uid).map(|entry| &entry.identity)
+        let known = self.by_uid.get(uid).or_else(|| self.by_uid.get(self.mirrors.get(uid)?));
+        known.map(|entry| &entry.identity)
+    }
+
+    /// When the pod began, as far as is known.
+    pub(super) fn start_of(&self, uid: &str) -> Option<Timestamp> {
+        self.by_uid.get(uid).map(Life::start)
     }
 
     /// The pod of this name whose object was not deleted.
@@ -180,15 +179,10 @@ impl Pods {
 
     /// Who held the address at any time from `since` to `last_seen`, both included.
     pub(super) fn holder(&self, addr: IpAddr, since: Timestamp, last_seen: Timestamp) -> Holder {
-        let held = |entry: &&Entry| {
-            entry.holdings.iter().any(|holding| {
-                holding.addr == addr
-                    && holding.start.unwrap_or(entry.start()) <= last_seen
-                    && holding.end.is_none_or(|end| end > since)
-            })
-        };
         let uids = self.by_addr.get(&addr).into_iter().flat_map(Few::iter);
-        let mut holders = uids.filter_map(|uid| self.by_uid.get(uid)).filter(held);
+        let mut holders = uids
+            .filter_map(|uid| self.by_uid.get(uid))
+            .filter(|life| life.held(addr, since, last_seen));
         match (holders.next(), holders.next()) {
             (None, _) => Holder::None,
             (Some(one), None) => Holder::One(one.identity.clone()),
@@ -224,22 +218,32 @@ impl Pods {
         (std::mem::take(&mut self.dropped), self.by_uid.len())
     }
 
+    fn mirror(&mut self, kubelets: &str, uid: &Arc<str>) {
+        if self.mirrors.len() > 2 * self.by_uid.len() {
+            let by_uid = &self.by_uid;
+            self.mirrors.retain(|_, uid| by_uid.contains_key(uid));
+        }
+        if self.mirrors.get(kubelets) != Some(uid) {
+            self.mirrors.insert(kubelets.into(), uid.clone());
+        }
+    }
+
     fn live(&self) -> usize {
         self.by_uid.len() - self.gone.len()
     }
 
-    fn bury(&mut self, uid: &Arc<str>, at: Timestamp) -> bool {
-        let Some(entry) = self.by_uid.get_mut(uid) else { return false };
-        let before = (entry.gone, entry.end);
-        entry.gone = true;
-        // Of two who say when it ended, the earlier one is right: the other only missed it.
-        close(entry, at);
-        let end = entry.end.unwrap_or(at);
-        let name = (entry.identity.namespace.clone(), entry.identity.name.clone());
-        if before == (true, Some(end)) {
+    fn bury(&mut self, uid: &Arc<str>, gone: Gone, at: Timestamp) -> bool {
+        let Some(life) = self.by_uid.get_mut(uid) else { return false };
+        let before = (life.gone, life.end);
+        let end = life.close(at);
+        if life.gone != Gone::Deleted {
+            life.gone = gone;
+        }
+        if before == (life.gone, Some(end)) {
             return false;
         }
-        if before.0 {
+        let name = (life.identity.namespace.clone(), life.identity.name.clone());
+        if before.0 != Gone::No {
             self.gone.remove(&(before.1.unwrap_or_default(), uid.clone()));
         }
         self.gone.insert((end, uid.clone()));
@@ -253,7 +257,8 @@ impl Pods {
         true
     }
 
-    /// The name belongs to the pod that began last; the other one's deletion was missed.
+    /// The name belongs to the pod that began last; the other one's deletion was missed. Clocks of
+    /// nodes differ, so that a list that runs says better which of both is there.
     fn take_name(&mut self, uid: &Arc<str>) {
         let Some(entry) = self.by_uid.get(uid) else { return };
         let (start, name) =
@@ -261,22 +266,24 @@ impl Pods {
         let other = self.by_name.get(&name).filter(|other| *other != uid).cloned();
         let other_start = other.as_ref().and_then(|other| Some(self.by_uid.get(other)?.start()));
         match (other, other_start) {
-            (Some(_), Some(other_start)) if other_start > start => {
-                self.bury(uid, other_start);
+            (Some(other), Some(other_start))
+                if other_start > start && !self.listing.is_unnamed(&other) =>
+            {
+                self.bury(uid, Gone::Unnamed, other_start);
             }
             (other, _) => {
                 if let Some(other) = other {
-                    self.bury(&other, start);
+                    self.bury(&other, Gone::Unnamed, start);
                 }
                 self.by_name.insert(name, uid.clone());
             }
         }
     }
 
-    fn insert(&mut self, uid: Arc<str>, entry: Entry) {
-        for holding in &entry.holdings {
+    fn insert(&mut self, uid: Arc<str>, entry: Life) {
+        for addr in entry.addrs() {
             let one = || Few::One(uid.clone());
-            self.by_addr.entry(holding.addr).or_insert_with(one).insert(uid.clone());
+            self.by_addr.entry(addr).or_insert_with(one).insert(uid.clone());
         }
         if let Some(owner) = entry.owner() {
             self.by_owner.entry(owner.clone()).or_default().insert(uid.clone());
@@ -286,19 +293,19 @@ impl Pods {
         self.by_uid.insert(uid, entry);
     }
 
-    fn forget(&mut self, uid: &Arc<str>) -> Option<Entry> {
+    fn forget(&mut self, uid: &Arc<str>) -> Option<Life> {
         let entry = self.by_uid.remove(uid)?;
         self.dropped += 1;
-        for holding in &entry.holdings {
-            if self.by_addr.get_mut(&holding.addr).is_some_and(|uids| uids.remove(uid)) {
-                self.by_addr.remove(&holding.addr);
+        for addr in entry.addrs() {
+            if self.by_addr.get_mut(&addr).is_some_and(|uids| uids.remove(uid)) {
+                self.by_addr.remove(&addr);
             }
         }
         if let Some(owner) = entry.owner() {
             take(&mut self.by_owner, owner, uid);
         }
         take(&mut self.by_namespace, &entry.identity.namespace, uid);
-        if entry.gone {
+        if entry.gone != Gone::No {
             self.gone.remove(&(entry.end.unwrap_or_default(), uid.clone()));
         }
         let name = (entry.identity.namespace.clone(), entry.identity.name.clone());
@@ -306,30 +313,6 @@ impl Pods {
             self.by_name.remove(&name);
         }
         Some(entry)
-    }
-}
-
-impl Entry {
-    fn owner(&self) -> Option<&OwnerKey> {
-        self.controller.as_ref().map(|controller| &controller.key)
-    }
-
-    /// From when to when it holds its addresses, and whether it may get traffic.
-    fn life(&self) -> (Timestamp, Option<Timestamp>, Phase) {
-        (self.start(), self.end, self.phase)
-    }
-
-    fn start(&self) -> Timestamp {
-        self.told_start.unwrap_or(self.first_seen)
-    }
-
-    /// Whether the object it was made of says the same.
-    fn says(&self, facts: &Facts) -> bool {
-        let Facts { identity, controller, start, phase } = facts;
-        *self.identity == *identity
-            && self.controller == *controller
-            && self.told_start == *start
-            && self.phase == *phase
     }
 }
 
@@ -344,55 +327,4 @@ fn take<K: std::hash::Hash + Eq>(
             map.remove(key);
         }
     }
-}
-
-/// Ends the pod and all it holds. An end that is known already stays if it is earlier.
-fn close(entry: &mut Entry, at: Timestamp) {
-    let end = entry.end.map_or(at, |end| end.min(at));
-    entry.end = Some(end);
-    for holding in &mut entry.holdings {
-        holding.end = Some(holding.end.map_or(end, |before| before.min(end)));
-    }
-}
-
-/// The entry after the object was applied; `known` is what was there before.
-fn updated(known: Option<Entry>, facts: Facts, at: Timestamp) -> Entry {
-    let Facts { identity, controller, start: told_start, phase } = facts;
-    let is_over = phase == Phase::Over;
-    let revived = known.as_ref().is_some_and(|entry| entry.gone);
-    let first_seen = known.as_ref().filter(|_| !revived).map_or(at, |entry| entry.first_seen);
-    let was_ended = known.as_ref().filter(|_| !revived).and_then(|entry| entry.end);
-    let mut holdings = known.map_or_else(Vec::new, |entry| entry.holdings.into_vec());
-    // An address of the node is no pod's: a pod on the host network is found by its cgroup only.
-    // And a pod that ended holds nothing new.
-    let holds_none = identity.host_network || was_ended.is_some() && is_over;
-    let addrs: &[IpAddr] = if holds_none { &[] } else { &identity.addrs };
-    for holding in &mut holdings {
-        if holding.end.is_none() && !addrs.contains(&holding.addr) {
-            holding.end = Some(at);
-        }
-    }
-    let first = holdings.is_empty();
-    for addr in addrs {
-        if !holdings.iter().any(|holding| holding.addr == *addr && holding.end.is_none()) {
-            let start = if first { None } else { Some(at) };
-            holdings.push(Holding { addr: *addr, start, end: None });
-        }
-    }
-    let excess = holdings.len().saturating_sub(HOLDINGS_MAX);
-    holdings.drain(..excess);
-    let mut entry = Entry {
-        identity: Arc::new(identity),
-        controller,
-        first_seen,
-        told_start,
-        phase,
-        end: None,
-        holdings: holdings.into(),
-        gone: false,
-    };
-    if is_over {
-        close(&mut entry, was_ended.unwrap_or(at));
-    }
-    entry
 }

@@ -161,18 +161,22 @@ impl Index {
         let (port, protocol) = (record.service_port, record.protocol);
         let (service, service_port) = self.service_asked(addr, port, protocol)?;
         let cache_key = (addr, port, protocol);
-        let identity = match self.service_cache.get(&cache_key) {
+        let (identity, newest) = match self.service_cache.get(&cache_key) {
             Some(known) => known.clone(),
             None => {
                 // The slices are those of now, and so are the holders of their addresses.
                 let at = record.last_seen.max(self.now);
                 let asked = (service_port, port);
                 let identity = self.service_identity(service, asked, at, addr.is_ipv6());
-                let identity = Arc::new(identity);
-                self.remember(cache_key, identity.clone());
-                identity
+                let starts = identity.backends.iter().map(|(end, _)| self.start_of(end));
+                let newest = starts.max().unwrap_or_default();
+                let resolved = (Arc::new(identity), newest);
+                self.remember(cache_key, resolved.clone());
+                resolved
             }
         };
+        let identity =
+            if newest > record.last_seen { self.before(&identity, record) } else { identity };
         // Which port was asked for is told by nothing but the Service.
         if let [(end, target)] = &*identity.backends
             && *target == port
@@ -184,6 +188,22 @@ impl Index {
         let agreed = first.filter(|first| ports.all(|target| target == *first));
         let end = End { addr: Some(addr), endpoint: Endpoint::Service(identity) };
         Some((end, agreed.unwrap_or(port)))
+    }
+
+    /// When the pod at this end began; of who is no pod nobody knows.
+    fn start_of(&self, end: &End) -> Timestamp {
+        let start = match &end.endpoint {
+            Endpoint::Pod(pod) => self.pods.start_of(&pod.uid),
+            _ => None,
+        };
+        start.unwrap_or_default()
+    }
+
+    /// The Service without the pods that began after the record's last packet.
+    fn before(&self, service: &ServiceIdentity, record: &FlowRecord) -> Arc<ServiceIdentity> {
+        let had_begun = |end: &End| self.start_of(end) <= record.last_seen;
+        let backends = service.backends.iter().filter(|(end, _)| had_begun(end)).cloned();
+        Arc::new(ServiceIdentity { backends: backends.collect(), ..service.clone() })
     }
 
     /// The Service that is asked by this address and, where it has such a port, the port.
@@ -266,7 +286,7 @@ impl Index {
             .collect()
     }
 
-    fn remember(&mut self, key: ServiceCacheKey, identity: Arc<ServiceIdentity>) {
+    fn remember(&mut self, key: ServiceCacheKey, identity: (Arc<ServiceIdentity>, Timestamp)) {
         if self.service_cache.len() >= super::SERVICE_CACHE_MAX {
             self.service_cache.clear();
         }

@@ -14,6 +14,7 @@ use super::few::Few;
 use super::intern::Interner;
 use super::service_facts::{PortFacts, ServiceFacts, ServiceKey, SliceFacts};
 use crate::flow::Protocol;
+use crate::listing::Listing;
 use crate::object::{EndpointSlice, Service};
 use crate::policy::Labels;
 
@@ -33,6 +34,8 @@ pub(super) struct Services {
     slices: HashMap<ServiceKey, SliceFacts>,
     /// Service to the names of its slices.
     slices_of: HashMap<ServiceKey, BTreeSet<Arc<str>>>,
+    listing_services: Listing<ServiceKey>,
+    listing_slices: Listing<ServiceKey>,
     refused: u64,
 }
 
@@ -48,6 +51,7 @@ pub(super) enum Backends<'a> {
 impl Services {
     pub(super) fn service_applied(&mut self, service: &Service, interner: &mut Interner) -> bool {
         let facts = ServiceFacts::of(service, interner);
+        self.listing_services.named(&facts.key);
         match self.by_key.get(&facts.key) {
             Some(known) if *known == facts => return false,
             None if self.by_key.len() >= SERVICES_MAX => {
@@ -88,16 +92,20 @@ impl Services {
         true
     }
 
-    pub(super) fn services_retain(&mut self, keep: impl Fn(&ServiceKey) -> bool) {
-        let gone: Vec<_> = self.by_key.keys().filter(|key| !keep(key)).cloned().collect();
-        for key in gone {
-            self.forget_service(&key);
-        }
+    pub(super) fn begin_services(&mut self) {
+        self.listing_services.begin(self.by_key.keys().cloned());
+    }
+
+    /// Forgets what a full list did not hold. Whether there was any.
+    pub(super) fn end_services(&mut self) -> bool {
+        let gone = self.listing_services.end().into_iter().flatten();
+        gone.fold(false, |any, key| self.forget_service(&key) || any)
     }
 
     pub(super) fn slice_applied(&mut self, slice: &EndpointSlice, interner: &mut Interner) -> bool {
         let meta = &slice.metadata;
         let key = (interner.text(&meta.namespace), meta.name.as_str().into());
+        self.listing_slices.named(&key);
         let facts = SliceFacts::of(slice, interner);
         match self.slices.get(&key) {
             Some(known) if *known == facts => return false,
@@ -132,11 +140,14 @@ impl Services {
         true
     }
 
-    pub(super) fn slices_retain(&mut self, keep: impl Fn(&ServiceKey) -> bool) {
-        let gone: Vec<_> = self.slices.keys().filter(|key| !keep(key)).cloned().collect();
-        for key in gone {
-            self.forget_slice(&key);
-        }
+    pub(super) fn begin_slices(&mut self) {
+        self.listing_slices.begin(self.slices.keys().cloned());
+    }
+
+    /// Forgets what a full list did not hold. Whether there was any.
+    pub(super) fn end_slices(&mut self) -> bool {
+        let gone = self.listing_slices.end().into_iter().flatten();
+        gone.fold(false, |any, key| self.forget_slice(&key) || any)
     }
 
     /// Whether any Service has this address.

@@ -60,7 +60,12 @@ pub fn compile_object(
         | Object::Pod(_)
         | Object::Service(_)
         | Object::EndpointSlice(_)
-        | Object::Workload(_) => return None,
+        | Object::Workload(_)
+        | Object::ServiceAccount(_)
+        | Object::Role(_)
+        | Object::RoleBinding(_)
+        | Object::ClusterRole(_)
+        | Object::ClusterRoleBinding(_) => return None,
     })
 }
 

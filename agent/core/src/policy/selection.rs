@@ -114,13 +114,6 @@ impl Selection {
         self.nodes.remove(name).is_some()
     }
 
-    /// Every node but these is gone. Whether any was there.
-    pub fn retain_nodes(&mut self, keep: impl Fn(&str) -> bool) -> bool {
-        let before = self.nodes.len();
-        self.nodes.retain(|name, _| keep(name));
-        self.nodes.len() < before
-    }
-
     /// The pattern with its number here, which it gets if it has none.
     pub(crate) fn link_pattern(&mut self, pattern: &Arc<Pattern>) -> Linked {
         match self.patterns.all.get_key_value(pattern) {

@@ -248,7 +248,8 @@ fn engine(state: &State) -> Engine {
     let pool = pool();
     let policies = state.policies.iter().map(|at| pool[*at].clone());
     let objects = state.objects().into_iter().chain(policies).map(Change::Applied);
-    let changes = objects.chain(Kind::ALL.map(Change::Synced)).collect();
+    let listing = Kind::ALL.map(Change::Listing).into_iter();
+    let changes = listing.chain(objects).chain(Kind::ALL.map(Change::Listed)).collect();
     engine.step(Input::Cluster(changes, Timestamp(2_000_000_000)));
     engine.step(Input::Candidate("c".into(), state.proposed(), Timestamp(2_000_000_000)));
     engine.step(flows());
