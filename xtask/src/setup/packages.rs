@@ -41,7 +41,7 @@ const fn compiler(package: &'static str, reason: &'static str) -> Need {
 }
 
 /// Everything, in the order in which it is needed.
-pub(crate) const PACKAGES: [Need; 16] = [
+pub(crate) const PACKAGES: [Need; 17] = [
     tool("g++", "g++", "links every Rust binary; LLVM in bpf-linker and libFuzzer are C++"),
     tool("ca-certificates", "update-ca-certificates", "cargo fetches crates over TLS"),
     compiler("rustc-web", "Debian's current rustc, which compiles the BPF programs"),
@@ -63,6 +63,11 @@ pub(crate) const PACKAGES: [Need; 16] = [
     // Not any busybox: nothing else is inside of the emulated machine.
     package("busybox-static", "mounts and powers off inside of the emulated machines"),
     tool("cpio", "cpio", "packs the only file system of the emulated machines"),
+    tool(
+        "golang-go",
+        "go",
+        "builds the real API server of the cluster tier, or fetches the Go for it",
+    ),
 ];
 
 #[cfg(test)]
