@@ -222,9 +222,8 @@ contexts:
         let pod = Surroundings { in_pod: true, home, kubeconfig: None };
         let listed = Surroundings { kubeconfig: Some("/a::/b".into()), ..pod.clone() };
         let outside = Surroundings { in_pod: false, ..pod.clone() };
-        let files = |files: &[&Path]| {
-            Source::Files(files.iter().map(|file| (*file).to_owned()).collect())
-        };
+        let files =
+            |files: &[&Path]| Source::Files(files.iter().map(|file| (*file).to_owned()).collect());
         let chosen = |target: &Target, around: &Surroundings| source(target, around).unwrap();
         assert_eq!(chosen(&named, &listed), files(&[Path::new("k")]));
         let both = [Path::new("/a"), Path::new("/b")];
