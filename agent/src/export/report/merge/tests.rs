@@ -112,8 +112,7 @@ fn a_flow_between_two_nodes_counts_once_and_says_who_saw_it() {
         report("n2", vec![edge(Direction::Ingress, 5)]),
     ])
     .report();
-    let mut both = vec![seen(Direction::Egress, 5, &["n1"]), seen(Direction::Ingress, 5, &["n2"])];
-    both.sort_by_key(|seen| seen.direction);
+    let both = vec![seen(Direction::Egress, 5, &["n1"]), seen(Direction::Ingress, 5, &["n2"])];
     assert_eq!(merged.edges, [EdgeRow { seen: both, ..edge(Direction::Egress, 5) }]);
     assert_eq!((merged.pending, merged.synced, merged.node), (2, true, String::new()));
     let row = |node: &str| NodeRow {
