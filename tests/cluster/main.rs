@@ -10,5 +10,6 @@
     reason = "what tests share may end a test as the test itself may"
 )]
 
+mod online;
 mod servers;
 mod world;

@@ -120,10 +120,12 @@ impl ControlPlane {
             if answer.is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
             }
+            let mut ended = None;
             for running in [&mut self.etcd, &mut self.server].into_iter().flatten() {
-                if let Some(status) = running.0.try_wait()? {
-                    bail!("a server ended with {status}: {}", self.last_words());
-                }
+                ended = ended.or(running.0.try_wait()?);
+            }
+            if let Some(status) = ended {
+                bail!("a server ended with {status}: {}", self.last_words());
             }
             if since.elapsed() > PATIENCE {
                 bail!("the API server is not ready: {}", self.last_words());

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use parapet_core::engine::{DEFAULT_DENY, ENFORCED};
 use parapet_core::snapshot::RejectedPolicy;
 
@@ -25,6 +25,9 @@ mod judge;
 mod lint;
 mod print;
 mod result;
+
+/// Why a cluster is asked that nobody may have thought of.
+const EVIDENCE_OF_CLUSTER: &str = "without --evidence and --agent the cluster's agents are asked";
 
 /// What `--policies` is called.
 const CANDIDATE: &str = "candidate";
@@ -119,18 +122,18 @@ pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     let short = short.map(|path| Candidate { name: CANDIDATE.into(), path: path.clone() });
     args.sets.candidates.extend(short);
     let sources = args.sets.sources();
-    let online = |wanted: bool| wanted.then(|| Cluster::open(&args.server)).transpose();
     let report = match (&args.evidence, &args.agent) {
         (Some(file), _) => Some(agent::read(file)?),
         (None, Some(url)) => Some(agent::fetch(url, "/report")?),
-        (None, None) => match online(args.wants_evidence_of_cluster())? {
-            Some(cluster) => Some(cluster.observers(&args.agents)?.report()?),
-            None => None,
-        },
+        (None, None) if args.wants_evidence_of_cluster() => {
+            let cluster = Cluster::open(&args.server).context(EVIDENCE_OF_CLUSTER)?;
+            Some(cluster.observers(&args.agents)?.report()?)
+        }
+        (None, None) => None,
     };
-    let mut declared = match online(args.manifests.is_empty())? {
-        Some(cluster) => Declared::listed(cluster.objects()?, &sources),
-        None => Declared::load(&args.manifests, &sources),
+    let mut declared = match args.manifests.as_slice() {
+        [] => Declared::listed(Cluster::declared(&args.server)?, &sources),
+        manifests => Declared::load(manifests, &sources),
     };
     if declared.is_empty() && declared.problems() == 0 {
         bail!("no objects to judge by in {}", super::input::place(&args.manifests));

@@ -179,7 +179,7 @@ impl Judge {
         }
         let candidates = args.policies.sources();
         let cluster = match args.manifests.as_slice() {
-            [] => Declared::listed(Cluster::open(&args.server)?.objects()?, &candidates),
+            [] => Declared::listed(Cluster::declared(&args.server)?, &candidates),
             manifests => Declared::load(manifests, &candidates),
         };
         if cluster.is_empty() {

@@ -103,10 +103,11 @@ impl Cluster {
         Ok(Self { tasks, session })
     }
 
-    /// The objects that are judged by.
-    pub(super) fn objects(&self) -> anyhow::Result<Loaded> {
-        let loaded = self.tasks.block_on(listed::list(&self.session));
-        loaded.with_context(|| format!("the API server {}", self.session.server()))
+    /// The objects that are judged by, where no files hold them.
+    pub(super) fn declared(args: &ClusterArgs) -> anyhow::Result<Loaded> {
+        let cluster = Self::open(args).context("without --manifests a cluster is asked")?;
+        let loaded = cluster.tasks.block_on(listed::list(&cluster.session));
+        loaded.with_context(|| cluster.session.server().to_owned())
     }
 
     /// Its agents.

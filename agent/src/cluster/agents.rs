@@ -17,7 +17,7 @@ use kube::client::Body;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::connect::Session;
+use super::connect::{Session, told};
 
 /// What `deploy/` calls the agents' pods.
 pub const SELECTOR_DEFAULT: &str = "app.kubernetes.io/name=parapet";
@@ -79,7 +79,7 @@ pub async fn find(session: &Session, which: &Which) -> anyhow::Result<Vec<Agent>
     let mut agents = Vec::new();
     let mut page = ListParams::default().labels(&which.selector).limit(PAGE);
     loop {
-        let listed = pods.list(&page).await.with_context(|| {
+        let listed = pods.list(&page).await.map_err(told).with_context(|| {
             let (server, place) = (session.server(), which.place());
             format!("{server}: the agents' pods cannot be listed ({place})")
         })?;
@@ -102,7 +102,7 @@ pub async fn nodes(session: &Session) -> anyhow::Result<Vec<String>> {
     let mut names = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
-        let listed = nodes.list_metadata(&page).await;
+        let listed = nodes.list_metadata(&page).await.map_err(told);
         let listed = listed.context("nodes cannot be listed, so that none can be missed")?;
         names.extend(listed.items.into_iter().filter_map(|node| node.metadata.name));
         match listed.metadata.continue_.filter(|token| !token.is_empty()) {
@@ -187,7 +187,8 @@ async fn get(client: &Client, agent: &Agent, path: &str) -> anyhow::Result<Bytes
     let waiting = ["", "Running"].contains(&agent.phase.as_str());
     ensure!(waiting, "its pod is {}", agent.phase);
     let request = Request::get(agent.path(path)).body(Body::empty())?;
-    let answer = client.send(request).await.context("the API server does not answer")?;
+    let answer =
+        client.send(request).await.map_err(told).context("the API server does not answer")?;
     let status = answer.status();
     let body = axum::body::Body::new(answer.into_body());
     let body = axum::body::to_bytes(body, ANSWER_BYTES_MAX).await;

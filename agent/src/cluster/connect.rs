@@ -95,6 +95,16 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// The server's own words, where it has said something.
+pub(super) fn told(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => {
+            anyhow::anyhow!("{} ({})", status.message, status.code)
+        }
+        error => error.into(),
+    }
+}
+
 async fn config_in(target: &Target, surroundings: &Surroundings) -> anyhow::Result<Config> {
     ensure!(
         target.as_user.is_some() || target.as_groups.is_empty(),

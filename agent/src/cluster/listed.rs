@@ -7,10 +7,9 @@
 use anyhow::Context;
 use http::Request;
 use kube::Client;
-use kube::core::Status;
 use serde::Deserialize;
 
-use super::connect::Session;
+use super::connect::{Session, told};
 use crate::manifests::{self, Loaded};
 
 /// Objects asked for at once: a page of large pods is some megabytes.
@@ -72,8 +71,12 @@ pub async fn list(session: &Session) -> anyhow::Result<Loaded> {
         }
     }
     for (group, version, resource, kind) in NOT_JUDGED {
+        // Everyone may ask which groups there are; who may not list a kind gets the same answer
+        // whether it is there or not.
+        if get(client, &format!("/apis/{group}/{version}"), group).await?.is_none() {
+            continue;
+        }
         let path = format!("{}?limit=1", path(group, version, resource));
-        // Who may not even count them is told by the answer about the others.
         let Some(text) = get(client, &path, resource).await? else { continue };
         let page: Page = serde_json::from_str(&text).with_context(|| path.clone())?;
         let count = page.items.len() as u64 + page.metadata.remaining_item_count;
@@ -122,12 +125,10 @@ async fn get(client: &Client, path: &str, resource: &str) -> anyhow::Result<Opti
     match client.request_text(Request::get(path).body(Vec::new())?).await {
         Ok(text) => Ok(Some(text)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            let Status { message, .. } = *status;
-            anyhow::bail!(
-                "{resource} cannot be listed: {message}. The ClusterRole parapet-viewer allows it"
-            )
-        }
-        Err(error) => Err(error).with_context(|| format!("{resource} cannot be listed")),
+        Err(kube::Error::Api(status)) if status.code == 403 => anyhow::bail!(
+            "{resource} cannot be listed: {}. The ClusterRole parapet-viewer allows it",
+            status.message
+        ),
+        Err(error) => Err(told(error)).with_context(|| format!("{resource} cannot be listed")),
     }
 }

@@ -172,7 +172,7 @@ fn verdicts(events: &[Event], story: &Story, hidden: (u64, u64)) -> Verdicts {
     engine.step(Input::Tick(t(story.end + 1_000)));
     let snapshot = engine.snapshot();
     assert!(snapshot.synced && snapshot.unjudged == 0);
-    snapshot.edges.iter().map(|edge| (edge.key.clone(), edge.verdicts.clone())).collect()
+    snapshot.edges.iter().map(|edge| (EdgeKey::clone(&edge.key), edge.verdicts.clone())).collect()
 }
 
 proptest! {

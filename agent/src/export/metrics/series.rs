@@ -1,7 +1,8 @@
 //! A bounded table of series: beyond its bound, what is new is folded and counted.
 //!
 //! In: keys and amounts. Out: one total a key. A key that was admitted once stays for as long as
-//! there is what it is about, so that its counter never goes down; the sum over all keys is exact however many were folded.
+//! there is what it is about, so that its counter never goes down; the sum over all keys is exact
+//! however many were folded.
 
 use std::collections::BTreeMap;
 

@@ -77,12 +77,12 @@ pub(super) struct Totals {
     pub(super) handshakes: Series<Ends>,
     pub(super) handshakes_ns: Series<Ends>,
     pub(super) verdicts: Series<VerdictKey>,
+    /// As of the last look.
+    policy_sets: Vec<Arc<str>>,
     pub(super) series_max: usize,
     /// Additions that found no room in the gauges of all scrapes so far, by family.
     pub(super) gauge_overflow: BTreeMap<&'static str, u64>,
     edges: HashMap<EdgeKey, Counted, foldhash::fast::RandomState>,
-    /// As of the last look.
-    policy_sets: Vec<Arc<str>>,
     round: u64,
 }
 

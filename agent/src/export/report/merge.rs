@@ -30,6 +30,9 @@ pub struct Fleet {
     silent: BTreeMap<String, String>,
 }
 
+/// Where an edge may be seen, in the order in which they are told.
+const SIDES: [Option<Direction>; 3] = [Some(Direction::Egress), Some(Direction::Ingress), None];
+
 /// An edge whatever end it was seen at, without what only its own node knows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EdgeName {
@@ -209,8 +212,7 @@ impl EndRow {
 /// more. Of equals it is the one that names processes of a node, then the one where it began.
 fn fused(told: &[Told<'_>]) -> Vec<EdgeRow> {
     let at = |direction| told.iter().filter(move |(_, row)| row.direction == direction);
-    let sides = [Some(Direction::Egress), Some(Direction::Ingress), None];
-    let sides = sides.into_iter().enumerate().filter(|(_, side)| at(*side).next().is_some());
+    let sides = SIDES.into_iter().enumerate().filter(|(_, side)| at(*side).next().is_some());
     let best = sides.max_by_key(|(order, side)| {
         let attempts = at(*side).map(|(_, row)| row.counts.attempts);
         let units = at(*side).filter(|(_, row)| row.names_a_process()).count();
@@ -248,21 +250,19 @@ fn fused(told: &[Told<'_>]) -> Vec<EdgeRow> {
         .collect()
 }
 
-/// From where an edge was seen.
+/// From where an edge was seen; where it began comes first.
 fn seen(told: &[Told<'_>]) -> Vec<SeenRow> {
-    let mut seen: BTreeMap<Option<Direction>, (u64, BTreeSet<&str>)> = BTreeMap::new();
-    for (node, row) in told {
-        let (attempts, nodes) = seen.entry(row.direction).or_default();
-        add(attempts, row.counts.attempts);
-        nodes.insert(node);
-    }
-    let row = |(direction, (attempts, nodes)): (_, (_, BTreeSet<&str>))| SeenRow {
-        direction,
-        attempts,
-        nodes_total: nodes.len() as u64,
-        nodes: nodes.into_iter().take(NODES_PER_EDGE_MAX).map(str::to_owned).collect(),
+    let at = |direction| {
+        let rows = told.iter().filter(|(_, row)| row.direction == direction);
+        let nodes: BTreeSet<&str> = rows.clone().map(|(node, _)| *node).collect();
+        (!nodes.is_empty()).then(|| SeenRow {
+            direction,
+            attempts: rows.map(|(_, row)| row.counts.attempts).fold(0, u64::saturating_add),
+            nodes_total: nodes.len() as u64,
+            nodes: nodes.into_iter().take(NODES_PER_EDGE_MAX).map(str::to_owned).collect(),
+        })
     };
-    seen.into_iter().map(row).collect()
+    SIDES.into_iter().filter_map(at).collect()
 }
 
 /// What every policy set says of an edge.
