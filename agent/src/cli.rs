@@ -8,10 +8,12 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 mod agent;
 pub mod check;
+pub mod cluster;
 pub mod doctor;
 pub mod explain;
 pub mod flows;
 pub mod input;
+mod online;
 pub mod report;
 pub mod run;
 

@@ -69,6 +69,34 @@ impl Agent {
         Self::launch_at(None, binary, node, arguments)
     }
 
+    /// Starts it on this node with a kubeconfig in the manifests' place and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it ends before, or is not ready in time; its own words are quoted.
+    pub fn start_live(
+        binary: &Path,
+        node: &Node,
+        kubeconfig: &Path,
+        arguments: &[String],
+    ) -> anyhow::Result<Self> {
+        let mut agent = Self::launch_live(binary, node, kubeconfig, arguments)?;
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    /// The same without waiting for anything.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn launch_live(
+        binary: &Path,
+        node: &Node,
+        kubeconfig: &Path,
+        arguments: &[String],
+    ) -> anyhow::Result<Self> {
+        Self::launch_from(None, binary, node, ("--kubeconfig", kubeconfig), arguments)
+    }
+
     fn start_at(
         network: Option<Namespace>,
         binary: &Path,
@@ -86,6 +114,17 @@ impl Agent {
         node: &Node,
         arguments: &[String],
     ) -> anyhow::Result<Self> {
+        let manifests = node.manifests().to_owned();
+        Self::launch_from(network, binary, node, ("--manifests", &manifests), arguments)
+    }
+
+    fn launch_from(
+        network: Option<Namespace>,
+        binary: &Path,
+        node: &Node,
+        (option, objects): (&str, &Path),
+        arguments: &[String],
+    ) -> anyhow::Result<Self> {
         // Given back before the agent takes it; nobody else asks for it in between.
         let free = || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?);
         let address = at(network.as_ref(), free)?;
@@ -94,8 +133,8 @@ impl Agent {
         let mut command = Command::new(binary);
         command
             .arg("run")
-            .arg("--manifests")
-            .arg(node.manifests())
+            .arg(option)
+            .arg(objects)
             .arg("--cgroup-root")
             .arg(node.cgroup_root())
             .args(["--node-name", NODE_NAME, "--listen", &address.to_string()])
@@ -186,7 +225,11 @@ impl Agent {
         bail!("the agent does not end: {}", self.log())
     }
 
-    fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+    /// Waits until it says so.
+    ///
+    /// # Errors
+    /// If it ends before, or is not ready in time; its own words are quoted.
+    pub fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let since = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait()? {

@@ -7,6 +7,8 @@
 
 pub mod agent;
 pub mod cgroup;
+pub mod control_plane;
+pub mod fault_proxy;
 pub mod http;
 pub mod lifetime;
 pub mod namespace;
@@ -20,3 +22,4 @@ pub mod service;
 pub mod task;
 pub mod tool;
 pub mod traffic;
+pub mod wire;

@@ -142,14 +142,17 @@ impl Node {
         };
         let network = Namespace::create(&format!("{}-p{wire}", self.name()))?;
         network::wire_pod(&self.network, &network, wire, &addresses)?;
-        let uid = uuid()?;
+        let (name, uid) = match &spec.born {
+            Some(born) => born.clone(),
+            None => (pod_name(spec, wire), uuid()?),
+        };
         let container_id = format!("{}{}", uuid()?, uuid()?).replace('-', "");
         let (container, pod) = spec.driver.paths(&uid, &container_id);
         let cgroup = self.cgroup_root.join(container);
         cgroup::create(&cgroup)?;
         Ok(Pod {
             namespace: spec.namespace.clone(),
-            name: pod_name(spec, wire),
+            name,
             uid,
             labels: spec.labels.clone(),
             addresses,
@@ -199,7 +202,11 @@ impl Node {
         self.manifests.remove_pod(pod)
     }
 
-    fn end_pod(&self, pod: &Pod) -> anyhow::Result<()> {
+    /// Kills a pod's processes and removes it; its object is somebody else's.
+    ///
+    /// # Errors
+    /// If something of it stays.
+    pub fn end_pod(&self, pod: &Pod) -> anyhow::Result<()> {
         cgroup::remove(&pod.pod_cgroup)?;
         network::unwire_pod(&self.network, pod.wire)?;
         namespace::remove(pod.network.name())

@@ -30,6 +30,8 @@ pub struct PodSpec {
     pub driver: Driver,
     /// Take the addresses of a pod that was deleted.
     pub addresses: Option<Addresses>,
+    /// `metadata.name` and `metadata.uid` where an API server has given them.
+    pub born: Option<(String, String)>,
 }
 
 impl PodSpec {
@@ -44,6 +46,7 @@ impl PodSpec {
             ports: Vec::new(),
             driver: Driver::default(),
             addresses: None,
+            born: None,
         }
     }
 
@@ -72,6 +75,13 @@ impl PodSpec {
     #[must_use]
     pub fn driver(mut self, driver: Driver) -> Self {
         self.driver = driver;
+        self
+    }
+
+    /// With the name and UID that an API server has given it.
+    #[must_use]
+    pub fn born(mut self, name: &str, uid: &str) -> Self {
+        self.born = Some((name.to_string(), uid.to_string()));
         self
     }
 
@@ -111,7 +121,8 @@ pub struct Pod {
     pub cgroup: PathBuf,
     /// Folder of the pod's cgroup.
     pub pod_cgroup: PathBuf,
-    pub(crate) container_id: String,
+    /// `status.containerStatuses[0].containerID`, without its scheme.
+    pub container_id: String,
     pub(crate) network: crate::namespace::Namespace,
     pub(crate) wire: u16,
     pub(crate) program: Program,

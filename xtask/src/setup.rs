@@ -1,11 +1,12 @@
 //! `cargo xtask setup`: what this machine has comes in, installed packages and a BPF toolchain go
-//! out, and stock kernels in the user's cache folder. Run twice, the second run changes nothing. It
+//! out, and stock kernels and an API server in the user's cache folder. Run twice, the second run changes nothing. It
 //! never starts a service, never removes a package and never installs anything that `packages` does
 //! not list.
 
 mod apt;
 pub(crate) mod kernels;
 pub(crate) mod packages;
+pub(crate) mod servers;
 pub(crate) mod toolchain;
 
 use anyhow::bail;
@@ -20,11 +21,12 @@ use toolchain::Toolchain;
 pub(crate) fn perform_all(layout: &Layout) -> anyhow::Result<()> {
     perform(layout)?;
     kernels::ensure()?;
+    servers::ensure(layout)?;
     say!("    setup complete");
     Ok(())
 }
 
-/// All but the kernels, which only one tier needs.
+/// All but the kernels and the servers, which only one tier each needs.
 fn perform(layout: &Layout) -> anyhow::Result<Toolchain> {
     run::announce("setup", "packages, the BPF compiler and bpf-linker; what is there is kept");
     let has_upstream = toolchain::find_upstream().is_some();

@@ -41,19 +41,20 @@ const KERNELS: [Series; 4] = [
 /// The oldest that counts as new.
 const NEW_AT_LEAST: [u32; 2] = [6, 18];
 
-/// Where the images are: `<name>/<version>/vmlinuz` below it, and `modules` beside each.
-fn folder() -> anyhow::Result<PathBuf> {
+/// Where everything is kept that is made once for all checkouts.
+pub(crate) fn cache() -> anyhow::Result<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
         .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
         .context("neither XDG_CACHE_HOME nor HOME says where downloads may be kept")?;
-    Ok(cache.join("parapet/kernels"))
+    Ok(cache.join("parapet"))
 }
 
 /// Fetches what is not there yet.
 pub(crate) fn ensure() -> anyhow::Result<PathBuf> {
-    let folder = folder()?;
+    // `<name>/<version>/vmlinuz` below it, and `modules` beside each.
+    let folder = cache()?.join("kernels");
     for series in &KERNELS {
         if let Some(image) = present(&folder, series) {
             say!("    present    Linux {:<10} {}", series.name, image.display());

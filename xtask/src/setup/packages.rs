@@ -64,6 +64,11 @@ pub(crate) const PACKAGES: [Need; 17] = [
     package("busybox-static", "mounts and powers off inside of the emulated machines"),
     tool("xz-utils", "xz", "unpacks the modules that the emulated machines load"),
     tool("cpio", "cpio", "packs the only file system of the emulated machines"),
+    tool(
+        "golang-go",
+        "go",
+        "builds the real API server of the cluster tier, or fetches the Go for it",
+    ),
 ];
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! The tiers of the test suite. A name comes in; what it proves, what it needs and the command
-//! that runs it go out. It runs no test itself; it fetches the stock kernels that are missing.
+//! that runs it go out. It runs no test itself; it fetches the stock kernels and builds the API
+//! server that are missing.
 
 use std::process::Command;
 
 use clap::ValueEnum;
 
 use crate::layout::Layout;
-use crate::setup::kernels;
+use crate::setup::{kernels, servers};
 use crate::{host, run};
 
 /// The tiers that `cargo xtask test` knows.
@@ -28,6 +29,8 @@ pub(crate) enum TierName {
     Conformance,
     /// The simulated node: real traffic through real BPF programs.
     Kernel,
+    /// A real API server: watches, outages, and what the agent asks of it.
+    Cluster,
     /// Stock kernels in emulated machines: every program loads, attaches and fires.
     Kernels,
 }
@@ -49,7 +52,7 @@ pub(crate) enum Plan {
 
 impl TierName {
     /// All tiers in the order in which they run.
-    pub(crate) const FAST_TO_SLOW: [Self; 9] = [
+    pub(crate) const FAST_TO_SLOW: [Self; 10] = [
         Self::Tidy,
         Self::Xtask,
         Self::Core,
@@ -58,6 +61,7 @@ impl TierName {
         Self::Scenarios,
         Self::Conformance,
         Self::Kernel,
+        Self::Cluster,
         Self::Kernels,
     ];
 
@@ -72,6 +76,7 @@ impl TierName {
             Self::Scenarios => "scenarios",
             Self::Conformance => "conformance",
             Self::Kernel => "kernel",
+            Self::Cluster => "cluster",
             Self::Kernels => "kernels",
         }
     }
@@ -87,6 +92,7 @@ impl TierName {
             Self::Scenarios => "each rule of policy by name; needs the built agent",
             Self::Conformance => "other implementations' judgements; needs ../shared/conformance",
             Self::Kernel => "real traffic on the simulated node; needs root and BPF",
+            Self::Cluster => "a real API server, whole and failing; needs root, BPF, and once Go",
             Self::Kernels => "every BPF program on stock kernels; needs qemu, and once the network",
         }
     }
@@ -118,20 +124,34 @@ impl TierName {
                 command.env("PARAPET_CONFORMANCE", folder);
                 Plan::Cargo(command)
             }
-            Self::Kernel => {
-                let missing = host::missing_for_kernel_tier();
-                if !missing.is_empty() {
-                    let reason = format!("missing: {}", missing.join(", "));
-                    return Plan::Cannot { reason, must_run_in_ci: true };
-                }
-                let mut command = suite(layout, "kernel");
-                // One simulated node at a time: the tests count every packet that they see.
-                command.args(["--", "--test-threads=1"]);
-                Plan::Cargo(command)
-            }
+            Self::Kernel => plan_node(layout, "kernel", |_| Ok(())),
+            Self::Cluster => plan_node(layout, "cluster", |command| {
+                command.env("KUBEBUILDER_ASSETS", servers::ensure(layout)?);
+                Ok(())
+            }),
             Self::Kernels => plan_kernels(layout),
         }
     }
+}
+
+/// A suite on simulated nodes, and what it needs beside them.
+fn plan_node(
+    layout: &Layout,
+    target: &str,
+    prepare: impl FnOnce(&mut Command) -> anyhow::Result<()>,
+) -> Plan {
+    let cannot = |reason| Plan::Cannot { reason, must_run_in_ci: true };
+    let missing = host::missing_for_kernel_tier();
+    if !missing.is_empty() {
+        return cannot(format!("missing: {}", missing.join(", ")));
+    }
+    let mut command = suite(layout, target);
+    if let Err(error) = prepare(&mut command) {
+        return cannot(format!("{error:#}"));
+    }
+    // One simulated node at a time: the tests count every packet that they see.
+    command.args(["--", "--test-threads=1"]);
+    Plan::Cargo(command)
 }
 
 fn plan_kernels(layout: &Layout) -> Plan {
