@@ -101,7 +101,8 @@ fn ready(edges: u32) -> Published {
         "podSelector": {}, "policyTypes": ["Egress"],
         "egress": [{"to": [{"namespaceSelector": {}}]}]}});
     let policy = Object::NetworkPolicy(serde_json::from_value(policy).unwrap());
-    let changes = [Change::Applied(pod)].into_iter().chain(Kind::ALL.map(Change::Synced));
+    let listed = |kind| Change::list(kind, [pod.clone()]);
+    let changes = Kind::ALL.into_iter().flat_map(listed);
     engine.step(Input::Cluster(changes.collect(), at));
     let candidate = Candidate { objects: vec![policy], removed: Vec::new() };
     engine.step(Input::Candidate("c".into(), candidate, at));
