@@ -48,6 +48,8 @@ const ICMPV6_CODE_PORT: u8 = 4;
 /// SCTP chunk types (RFC 9260).
 const SCTP_INIT: u8 = 1;
 const SCTP_INIT_ACK: u8 = 2;
+const SCTP_HEARTBEAT: u8 = 4;
+const SCTP_HEARTBEAT_ACK: u8 = 5;
 const SCTP_ABORT: u8 = 6;
 const SCTP_ERROR: u8 = 9;
 const SCTP_COOKIE_ECHO: u8 = 10;
@@ -130,7 +132,13 @@ impl Packet {
             (IPPROTO_ICMP | IPPROTO_ICMPV6, _)
             | (
                 IPPROTO_SCTP,
-                SCTP_INIT_ACK | SCTP_ERROR | SCTP_COOKIE_ACK | SCTP_SHUTDOWN_COMPLETE,
+                SCTP_INIT_ACK
+                // What tries the further addresses of an association is no beginning of one.
+                | SCTP_HEARTBEAT
+                | SCTP_HEARTBEAT_ACK
+                | SCTP_ERROR
+                | SCTP_COOKIE_ACK
+                | SCTP_SHUTDOWN_COMPLETE,
             ) => Role::Follows,
             _ => Role::Plain,
         }

@@ -138,9 +138,17 @@ impl Index {
         let of_family = |addr: &&IpAddr| addr.is_ipv6() == ipv6;
         let own = service.addrs.iter().filter(of_family).map(|&addr| (addr, port.port));
         let on_node = port.node_port.into_iter().flat_map(|number| {
-            self.nodes.own_addrs().iter().filter(of_family).map(move |&addr| (addr, number))
+            let addrs = self.nodes.own_addrs().iter().filter(of_family);
+            addrs.filter(|addr| self.is_for_node_ports(**addr)).map(move |&addr| (addr, number))
         });
         own.chain(on_node).collect()
+    }
+
+    /// With IPVS every Service address is one of the node's own, too (kube-proxy gives them to the
+    /// link `kube-ipvs0`): node ports are not led elsewhere there. An external address of a Service
+    /// that the cluster says is this node's is both.
+    fn is_for_node_ports(&self, own: IpAddr) -> bool {
+        !self.services.has_addr(own) || self.nodes.addrs_of(self.nodes.own_name()).contains(&own)
     }
 
     /// Whether the source of a record is not who began.
@@ -337,6 +345,29 @@ mod tests {
         assert_ne!(index.services_version(), version);
         let rest: Vec<_> = all.into_iter().filter(|port| *port != "10.96.0.3:80").collect();
         assert_eq!(ports(&index), rest);
+    }
+
+    #[test]
+    fn node_ports_are_not_on_the_service_addresses_that_ipvs_gives_the_node() {
+        let ports = json!({"type": "NodePort", "externalIPs": ["192.168.0.2"],
+            "ports": [{"name": "http", "port": 80, "nodePort": 30_080}]});
+        let node = read(json!({"metadata": {"name": "here"},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.168.0.2"}]}}));
+        let mut index = index(vec![
+            Object::Node(node),
+            pod("blue-0", "10.0.0.1"),
+            service("ported", "10.96.0.6", ports),
+            slice("ported", 8080, &["10.0.0.1"]),
+        ]);
+        let own = ["192.168.0.1", "192.168.0.2", "10.96.0.6"];
+        let addrs = own.map(addr).to_vec();
+        index.set_node(&NodeFacts { name: "here".to_owned(), addrs, ..NodeFacts::default() });
+        let asked = index.asked_ports().ports;
+        let shown: Vec<_> =
+            asked.iter().map(|asked| format!("{}:{}", asked.addr, asked.port)).collect();
+        let expected =
+            ["10.96.0.6:80", "192.168.0.1:30080", "192.168.0.2:80", "192.168.0.2:30080"];
+        assert_eq!(shown, expected);
     }
 
     #[test]
