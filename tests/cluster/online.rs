@@ -153,7 +153,9 @@ fn declare(plane: &ControlPlane, pod: &Pod) {
             "apiVersion": "apps/v1", "kind": "ReplicaSet", "controller": true, "name": set,
             "uid": pod.uid,
         }]},
-        "spec": {"nodeName": NODE_NAME, "containers": [{"name": "main", "image": "parapet.invalid/t:1"}]},
+        "spec": {"nodeName": NODE_NAME, "containers": [{
+            "name": "main", "image": "parapet.invalid/traffic:1",
+        }]},
     });
     let path = format!("/api/v1/namespaces/{}/pods", pod.namespace);
     plane.admin().want("POST", &path, &object).unwrap();
@@ -192,7 +194,10 @@ fn viewer(plane: &ControlPlane) -> PathBuf {
 }
 
 fn seen(direction: &str, attempts: u64, nodes: &[&str]) -> Value {
-    json!({"direction": direction, "attempts": attempts, "nodes_total": nodes.len(), "nodes": nodes})
+    let nodes_total = nodes.len();
+    json!({
+        "direction": direction, "attempts": attempts, "nodes_total": nodes_total, "nodes": nodes,
+    })
 }
 
 #[test]
