@@ -131,6 +131,7 @@ impl Fleet {
             unattributed: unattributed(all()),
             pending: all().map(|report| report.pending).fold(0, u64::saturating_add),
             unjudged: all().map(|report| report.unjudged).fold(0, u64::saturating_add),
+            stale_since: String::new(),
         }
     }
 
