@@ -10,5 +10,9 @@
     reason = "what tests share may end a test as the test itself may"
 )]
 
+mod churn;
+mod outages;
+mod same;
+mod scenarios;
 mod servers;
 mod world;

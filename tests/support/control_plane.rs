@@ -120,10 +120,11 @@ impl ControlPlane {
             if answer.is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
             }
-            for running in [&mut self.etcd, &mut self.server].into_iter().flatten() {
-                if let Some(status) = running.0.try_wait()? {
-                    bail!("a server ended with {status}: {}", self.last_words());
-                }
+            let servers = [&mut self.etcd, &mut self.server];
+            let ended = servers.into_iter().flatten().map(|running| running.0.try_wait());
+            let ended: Vec<_> = ended.collect::<Result<_, _>>()?;
+            if let Some(status) = ended.into_iter().flatten().next() {
+                bail!("a server ended with {status}: {}", self.last_words());
             }
             if since.elapsed() > PATIENCE {
                 bail!("the API server is not ready: {}", self.last_words());

@@ -121,7 +121,8 @@ pub struct Pod {
     pub cgroup: PathBuf,
     /// Folder of the pod's cgroup.
     pub pod_cgroup: PathBuf,
-    pub(crate) container_id: String,
+    /// The container's id, without the name of its runtime.
+    pub container_id: String,
     pub(crate) network: crate::namespace::Namespace,
     pub(crate) wire: u16,
     pub(crate) program: Program,
