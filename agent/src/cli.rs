@@ -120,7 +120,9 @@ fn log_to_stderr(
     format: LogFormat,
     filter: &str,
 ) -> Result<(), tracing_subscriber::filter::ParseError> {
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)?;
+    // The client of the API server logs each failure that we tell in context; a filter that names it
+    // has its way.
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("kube_client=off,{filter}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

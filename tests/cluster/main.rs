@@ -10,6 +10,10 @@
     reason = "what tests share may end a test as the test itself may"
 )]
 
+mod churn;
 mod online;
+mod outages;
+mod same;
+mod scenarios;
 mod servers;
 mod world;

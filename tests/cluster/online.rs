@@ -98,10 +98,9 @@ impl Cluster {
             both.into_iter().all(answered)
         });
         assert_eq!(both.map(|side| seen.as_ref().unwrap().ended(&shown(side)).len()), [1, 1]);
-        let manifests = node.manifests().display().to_string();
-        plane.kubectl(&["apply", "-f", &manifests], "").unwrap();
+        plane.kubectl(&["create", "namespace", "shop"], "").unwrap();
         for pod in [&web, &api] {
-            running(&plane, &pod.namespace, &pod.name, pod.addresses.v4.into());
+            declare(&plane, pod);
         }
         let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kustomize");
         let access = deploy.join("access").display().to_string();
@@ -143,6 +142,26 @@ fn running(plane: &ControlPlane, namespace: &str, name: &str, address: IpAddr) {
     plane.admin().want("PATCH", &path, &status).unwrap();
 }
 
+/// As the Deployment's controllers and kubelet make it.
+fn declare(plane: &ControlPlane, pod: &Pod) {
+    let (set, _) = pod.name.rsplit_once('-').unwrap();
+    let (_, hash) = set.rsplit_once('-').unwrap();
+    let mut labels = json!(pod.labels);
+    labels["pod-template-hash"] = hash.into();
+    let object = json!({
+        "metadata": {"name": pod.name, "labels": labels, "ownerReferences": [{
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "controller": true, "name": set,
+            "uid": pod.uid,
+        }]},
+        "spec": {"nodeName": NODE_NAME, "containers": [{
+            "name": "main", "image": "parapet.invalid/traffic:1",
+        }]},
+    });
+    let path = format!("/api/v1/namespaces/{}/pods", pod.namespace);
+    plane.admin().want("POST", &path, &object).unwrap();
+    running(plane, &pod.namespace, &pod.name, pod.addresses.v4.into());
+}
+
 /// As the DaemonSet's controller and kubelet make it.
 fn agent_pod(plane: &ControlPlane, node: &str, address: IpAddr) {
     let name = format!("parapet-{node}");
@@ -175,7 +194,10 @@ fn viewer(plane: &ControlPlane) -> PathBuf {
 }
 
 fn seen(direction: &str, attempts: u64, nodes: &[&str]) -> Value {
-    json!({"direction": direction, "attempts": attempts, "nodes_total": nodes.len(), "nodes": nodes})
+    let nodes_total = nodes.len();
+    json!({
+        "direction": direction, "attempts": attempts, "nodes_total": nodes_total, "nodes": nodes,
+    })
 }
 
 #[test]

@@ -5,6 +5,8 @@
 //! write is written here, in their order: the object first, its status when the pod runs.
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use support::agent::Agent;
@@ -15,6 +17,7 @@ use support::node::Node;
 use support::object::{NODE_NAME, uuid};
 use support::pod::{Owner, Pod, PodSpec};
 use support::process::Program;
+use support::report::Report;
 
 /// Whom the agent is for the API server.
 pub(crate) const ACCOUNT: (&str, &str) = ("parapet", "parapet");
@@ -34,6 +37,34 @@ pub(crate) struct World {
 pub(crate) fn binary() -> PathBuf {
     let own = PathBuf::from(env!("CARGO_BIN_EXE_parapet-traffic"));
     std::env::var_os("PARAPET_BIN").map_or_else(|| own.with_file_name("parapet"), PathBuf::from)
+}
+
+/// What is found, asked for again and again until then.
+pub(crate) fn until<T>(patience: Duration, what: &str, mut find: impl FnMut() -> Option<T>) -> T {
+    let since = Instant::now();
+    loop {
+        if let Some(found) = find() {
+            return found;
+        }
+        assert!(since.elapsed() < patience, "not within {patience:?}: {what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The report once all of these edges ended so and nothing waits; asserts that, and no loss.
+pub(crate) fn expect(agent: &Agent, expected: &[(&str, &[(&str, u64)])]) -> Report {
+    let holds = |report: &Report| {
+        let nothing_waits = report.pending == 0 && report.unjudged == 0;
+        nothing_waits && expected.iter().all(|(edge, ended)| report.ended(edge) == *ended)
+    };
+    let report = agent.report_when(holds).unwrap();
+    for (edge, ended) in expected {
+        let all: Vec<_> = report.edges.iter().map(|edge| (edge.shown(), edge.ended())).collect();
+        assert_eq!(report.ended(edge), *ended, "{edge} in {all:#?}\n{}", agent.log());
+    }
+    assert_eq!(report.lost.values().sum::<u64>(), 0, "{:?}", report.lost);
+    assert_eq!((report.pending, report.unjudged), (0, 0));
+    report
 }
 
 impl World {

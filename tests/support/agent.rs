@@ -84,7 +84,23 @@ impl Agent {
         Ok(agent)
     }
 
-    /// The same without waiting for anything.
+    /// Starts it on this node with other manifests than the node's and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it ends before, or is not ready in time; its own words are quoted.
+    pub fn start_from(
+        binary: &Path,
+        node: &Node,
+        manifests: &Path,
+        arguments: &[String],
+    ) -> anyhow::Result<Self> {
+        let mut agent =
+            Self::launch_from(None, binary, node, ("--manifests", manifests), arguments)?;
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    /// [`Self::start_live`] without waiting for anything.
     ///
     /// # Errors
     /// If it cannot be started.

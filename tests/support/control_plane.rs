@@ -120,11 +120,10 @@ impl ControlPlane {
             if answer.is_ok_and(|answer| answer.status == 200) {
                 return Ok(());
             }
-            let mut ended = None;
-            for running in [&mut self.etcd, &mut self.server].into_iter().flatten() {
-                ended = ended.or(running.0.try_wait()?);
-            }
-            if let Some(status) = ended {
+            let servers = [&mut self.etcd, &mut self.server];
+            let ended = servers.into_iter().flatten().map(|running| running.0.try_wait());
+            let ended: Vec<_> = ended.collect::<Result<_, _>>()?;
+            if let Some(status) = ended.into_iter().flatten().next() {
                 bail!("a server ended with {status}: {}", self.last_words());
             }
             if since.elapsed() > PATIENCE {

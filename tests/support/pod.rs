@@ -121,7 +121,7 @@ pub struct Pod {
     pub cgroup: PathBuf,
     /// Folder of the pod's cgroup.
     pub pod_cgroup: PathBuf,
-    /// `status.containerStatuses[0].containerID`, without its scheme.
+    /// The container's id, without the name of its runtime.
     pub container_id: String,
     pub(crate) network: crate::namespace::Namespace,
     pub(crate) wire: u16,

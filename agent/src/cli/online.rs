@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::agent;
-use super::cluster::ClusterArgs;
+use super::cluster::{ClusterArgs, HEADING};
 use crate::cluster::agents::{self, Agent, SELECTOR_DEFAULT, Which};
 use crate::cluster::connect::Session;
 use crate::cluster::listed;
@@ -35,17 +35,16 @@ pub(super) struct ObserverArgs {
 
 /// Which pods of a cluster are agents.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Cluster")]
 pub(super) struct AgentsArgs {
     /// Ask all agents of the cluster, through its API server; implied by the flags below
-    #[arg(long, env = "PARAPET_CLUSTER")]
+    #[arg(long, help_heading = HEADING, env = "PARAPET_CLUSTER")]
     pub(super) cluster: bool,
     /// The namespace of the agents' pods [default: any]
-    #[arg(long, value_name = "NS", env = "PARAPET_AGENT_NAMESPACE")]
+    #[arg(long, help_heading = HEADING, value_name = "NS", env = "PARAPET_AGENT_NAMESPACE")]
     agent_namespace: Option<String>,
     /// The labels of the agents' pods
     #[arg(
-        long, value_name = "LABELS", default_value = SELECTOR_DEFAULT,
+        long, help_heading = HEADING, value_name = "LABELS", default_value = SELECTOR_DEFAULT,
         env = "PARAPET_AGENT_SELECTOR"
     )]
     agent_selector: String,

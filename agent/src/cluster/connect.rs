@@ -75,7 +75,10 @@ impl Session {
     /// # Errors
     /// As [`config`]; or its certificates and keys cannot be used.
     pub async fn open(target: &Target) -> anyhow::Result<Self> {
-        let config = config(target).await?;
+        let mut config = config(target).await?;
+        // A pod that cannot be reached is a 503 of the API server's: asking again for half a minute
+        // tells no more. Who waits for the answer can ask again.
+        config.default_retry = false;
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config);
         let client = client.with_context(|| format!("the API server {server} cannot be asked"))?;

@@ -322,7 +322,8 @@ proptest! {
         let report = all.report();
         let shown: Vec<_> =
             report.edges.iter().map(|row| (row.target_port, row.counts.attempts)).collect();
-        let wanted: Vec<_> = seen.iter().map(|(port, ends)| (*port, ends[0].max(ends[1]))).collect();
+        let fuller = |(port, ends): (&u16, &[u64; 2])| (*port, ends[0].max(ends[1]));
+        let wanted: Vec<_> = seen.iter().map(fuller).collect();
         prop_assert_eq!(shown, wanted);
         for row in &report.edges {
             prop_assert_eq!(row.outcomes.values().sum::<u64>() + row.open, row.counts.attempts);
