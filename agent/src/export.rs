@@ -65,8 +65,9 @@ impl Published {
     /// `/report`; only edges with a packet after `since` if it is given.
     #[must_use]
     pub fn report(&self, since: Option<Timestamp>) -> Report {
-        let node = self.health.load().node.clone();
-        Report { node, ..Report::new(&self.snapshot.load(), since) }
+        let health = self.health.load();
+        let (node, stale_since) = (health.node.clone(), time::rfc3339(health.stale_since));
+        Report { node, stale_since, ..Report::new(&self.snapshot.load(), since) }
     }
 }
 

@@ -183,3 +183,73 @@ fn refusal(taken: &BTreeSet<Arc<str>>, name: &str) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(name: &str, set: &str, key: &str, policy: &str) -> Vec<u8> {
+        let text = format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\n\
+             metadata: {{name: {policy}, namespace: shop}}\nspec: {{podSelector: {{}}}}\n"
+        );
+        let labels = serde_json::json!({CANDIDATE_LABEL: set});
+        let metadata = serde_json::json!({"name": name, "namespace": "ops", "labels": labels});
+        serde_json::json!({"metadata": metadata, "data": {key: text}}).to_string().into_bytes()
+    }
+
+    /// "NAME: POLICY.." for what is staged, "NAME gone" for what is no more.
+    fn told(candidates: &mut Candidates) -> Vec<String> {
+        let shown = |update| match update {
+            Update::Staged(name, staged) => {
+                let names: Vec<_> =
+                    staged.objects.iter().map(|object| object.meta().name.clone()).collect();
+                format!("{name}: {}", names.join(" "))
+            }
+            Update::Unstaged(name) => format!("{name} gone"),
+            Update::Changes(_) => panic!("a ConfigMap is no object of the cluster"),
+        };
+        candidates.updates().into_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn sets_are_told_when_their_list_is_complete_and_whenever_they_change() {
+        let mut all = Candidates::new(["file".into()].into());
+        all.begin();
+        all.applied(&map("two", "next", "b.yaml", "q")).unwrap();
+        all.applied(&map("one", "next", "a.yml", "p")).unwrap();
+        all.applied(&map("notes", "next", "README.md", "x")).unwrap();
+        assert_eq!(told(&mut all), Vec::<String>::new());
+        all.end();
+        assert_eq!(told(&mut all), ["next: p q"]);
+        all.applied(&map("two", "other", "b.yaml", "q")).unwrap();
+        assert_eq!(told(&mut all), ["next: p", "other: q"]);
+        let head = Head { name: "two".into(), namespace: "ops".into(), ..Head::default() };
+        all.gone(&head);
+        assert_eq!(told(&mut all), ["other gone"]);
+        all.begin();
+        all.end();
+        assert_eq!(told(&mut all), ["next gone"]);
+    }
+
+    #[test]
+    fn names_of_others_are_refused_and_broken_manifests_named() {
+        let mut all = Candidates::new(["file".into()].into());
+        all.applied(&map("a", "file", "a.yaml", "p")).unwrap();
+        all.applied(&map("b", "enforced", "a.yaml", "p")).unwrap();
+        all.applied(
+            br#"{"metadata":{"name":"c","namespace":"ops","labels":{"parapet.dev/candidate":"n"}},
+                "data":{"x.yaml":"apiVersion: v1\nkind: ["}}"#,
+        )
+        .unwrap();
+        assert_eq!(told(&mut all), ["n: "]);
+        let problems = all.problems();
+        let places: Vec<&str> = problems.keys().map(String::as_str).collect();
+        assert_eq!(places[..2], ["ConfigMap ops/a", "ConfigMap ops/b"]);
+        assert!(places[2].starts_with("ConfigMap ops/c x.yaml: "), "{places:?}");
+        assert_eq!(
+            problems["ConfigMap ops/a"],
+            "the name file is taken by --candidate: not judged"
+        );
+    }
+}

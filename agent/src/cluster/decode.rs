@@ -256,3 +256,75 @@ fn slow(resource: &Resource, version: &str, object: &[u8]) -> Read {
     let object = objects.into_iter().next().filter(|read| Some(read.kind()) == resource.kind());
     Read { object: object.ok_or(named), problem: told.or(other) }
 }
+
+#[cfg(test)]
+mod tests {
+    use parapet_core::object::Pod;
+
+    use super::super::resource::RESOURCES;
+    use super::*;
+
+    fn resource(kind: Kind) -> &'static Resource {
+        RESOURCES.iter().find(|resource| resource.kind() == Some(kind)).unwrap()
+    }
+
+    fn told(kind: Kind, line: &str) -> Told {
+        event(resource(kind), kind, "v1", line.as_bytes())
+    }
+
+    fn pod(name: &str) -> Object {
+        let mut pod = Box::<Pod>::default();
+        pod.metadata.name = name.to_owned();
+        pod.metadata.namespace = "shop".to_owned();
+        Object::Pod(pod)
+    }
+
+    #[test]
+    fn events_become_objects_and_bookmarks() {
+        let line = r#"{"type":"ADDED","object":{"kind":"Pod","apiVersion":"v1","metadata":
+            {"name":"a","namespace":"shop","resourceVersion":"7","managedFields":[{"x":1}]}}}"#;
+        let read = Read { object: Ok(pod("a")), problem: None };
+        assert_eq!(told(Kind::Pod, line), Told::Applied { object: read.clone(), is_new: true });
+        assert_eq!(version_of(line.as_bytes()), "7");
+        let changed = line.replace("ADDED", "MODIFIED");
+        assert_eq!(told(Kind::Pod, &changed), Told::Applied { object: read, is_new: false });
+        let head = Head { name: "a".to_owned(), namespace: "shop".to_owned(), ..Head::default() };
+        assert_eq!(told(Kind::Pod, &line.replace("ADDED", "DELETED")), Told::Deleted(head));
+        let line = r#"{"type":"BOOKMARK","object":{"kind":"RoleBinding","metadata":
+            {"resourceVersion":"9","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+        let end = Told::Bookmark { version: "9".to_owned(), ends_list: true };
+        assert_eq!(told(Kind::RoleBinding, line), end);
+        let end = Told::Bookmark { version: "9".to_owned(), ends_list: false };
+        assert_eq!(told(Kind::Pod, &line.replace("-end", "-other")), end);
+        let status = r#"{"kind":"Status","metadata":{},"code":410}"#;
+        let line = format!(r#"{{"type":"ERROR","object":{status}}}"#);
+        assert_eq!(told(Kind::Pod, &line), Told::Error(status.to_owned()));
+        assert!(matches!(told(Kind::Pod, r#"{"type":"ADDED","obj"#), Told::Unreadable(_)));
+    }
+
+    #[test]
+    fn an_object_that_does_not_fit_is_named_by_its_field() {
+        let item_of = |kind, text: &str| item(resource(kind), kind, "v1", text.as_bytes());
+        let head = Head { name: "a".to_owned(), namespace: "shop".to_owned(), ..Head::default() };
+        let read = item_of(
+            Kind::Pod,
+            r#"{"metadata":{"name":"a","namespace":"shop"},"spec":{"nodeName":5}}"#,
+        );
+        let problem = Some("spec.nodeName: must be a string, not the number 5".to_owned());
+        assert_eq!(read, Read { object: Err(head.clone()), problem });
+        // As the API server writes nothing, and as no version of Parapet has to know.
+        let read = item_of(
+            Kind::Pod,
+            r#"{"metadata":{"name":"a","namespace":"shop","labels":null},"new":{}}"#,
+        );
+        assert_eq!(read, Read { object: Ok(pod("a")), problem: None });
+        let read = item_of(
+            Kind::NetworkPolicy,
+            r#"{"metadata":{"name":"a","namespace":"shop"},"spec":{"podSelector":
+               {"matchExpressions":[{"key":"k","operator":"Odd"}]}}}"#,
+        );
+        let problem = "spec.podSelector.matchExpressions[0].operator: \"Odd\" is none of \
+                       \"In\", \"NotIn\", \"Exists\", \"DoesNotExist\"";
+        assert_eq!(read, Read { object: Err(head), problem: Some(problem.to_owned()) });
+    }
+}

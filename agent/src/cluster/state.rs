@@ -17,6 +17,8 @@ pub struct WatchState {
     pub synced: bool,
     /// When it was last known to be as the API server has it.
     pub current_at: Option<Instant>,
+    /// Since when its watch is lost; none while one is open.
+    pub lost_at: Option<Instant>,
     /// Objects there are.
     pub objects: u64,
     /// What is in the way, in words; none while all is well.

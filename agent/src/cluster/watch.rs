@@ -215,71 +215,75 @@ impl Watcher {
                 // Servers before streaming lists ignore what they were asked, and end in time.
                 return if initial { Err(End::NoStreaming) } else { Err(End::Ended) };
             };
-            let mut last = None;
-            let mut stopped = None;
-            let mut completed = false;
-            let _ = lines.push(&chunk, &mut |piece| {
-                let line = match piece {
-                    Piece::TooLarge(beginning) => {
-                        self.take.too_large(beginning);
-                        return ControlFlow::Continue(());
-                    }
-                    Piece::Object(line) => line,
-                };
-                match self.take.line(line) {
-                    Next::Event => {
-                        last.get_or_insert_with(Vec::new).clear();
-                        if let Some(last) = &mut last {
-                            last.extend_from_slice(line);
-                        }
-                    }
-                    Next::Bookmark { version, ends_list } => {
-                        last = None;
-                        if initial && !ends_list {
-                            stopped = Some(End::NoStreaming);
-                            return ControlFlow::Break(());
-                        }
-                        if initial {
-                            self.take.end();
-                            (initial, completed) = (false, true);
-                        }
-                        if !version.is_empty() {
-                            self.version = Some(version);
-                        }
-                    }
-                    Next::Error(status) => {
-                        let status: Status = serde_json::from_str(&status).unwrap_or_default();
-                        stopped = Some(Failure::of(status).into());
-                        return ControlFlow::Break(());
-                    }
-                    // In a list it costs itself; later nobody knows what it said.
-                    Next::Lost(_) if initial => {}
-                    Next::Lost(problem) => {
-                        self.version = None;
-                        stopped = Some(Failure::said(problem).into());
-                        return ControlFlow::Break(());
-                    }
-                }
-                ControlFlow::Continue(())
-            });
-            if !initial
-                && self.version.is_some()
-                && let Some(version) = last.map(|line| decode::version_of(&line))
-                && !version.is_empty()
-            {
-                self.version = Some(version);
-            }
+            let was_initial = initial;
+            let stopped = self.lines(&mut lines, &chunk, &mut initial);
             self.flush().await?;
-            if completed {
+            if was_initial && !initial {
                 self.complete();
-            }
-            if !initial {
+            } else if !initial {
                 self.heard();
             }
             if let Some(stopped) = stopped {
                 return Err(stopped);
             }
         }
+    }
+
+    /// Takes the lines of one chunk; says why no more are to be read, if so.
+    fn lines(&mut self, lines: &mut Lines, chunk: &[u8], initial: &mut bool) -> Option<End> {
+        let mut last = Vec::new();
+        let mut stopped = None;
+        let mut lost = false;
+        // Why it broke off is in `stopped`.
+        let _ = lines.push(chunk, &mut |piece| {
+            let line = match piece {
+                Piece::Object(line) => line,
+                Piece::TooLarge(beginning) => {
+                    self.take.too_large(beginning);
+                    return ControlFlow::Continue(());
+                }
+            };
+            match self.take.line(line) {
+                // Only the last one's version is looked for.
+                Next::Event => line.clone_into(&mut last),
+                Next::Bookmark { version, ends_list } => {
+                    last.clear();
+                    if *initial && !ends_list {
+                        stopped = Some(End::NoStreaming);
+                        return ControlFlow::Break(());
+                    }
+                    if *initial {
+                        self.take.end();
+                        *initial = false;
+                    }
+                    if !version.is_empty() {
+                        self.version = Some(version);
+                    }
+                }
+                Next::Error(status) => {
+                    let status: Status = serde_json::from_str(&status).unwrap_or_default();
+                    stopped = Some(Failure::of(status).into());
+                    return ControlFlow::Break(());
+                }
+                // In a list it costs itself; later nobody knows what it said.
+                Next::Lost(_) if *initial => {}
+                Next::Lost(problem) => {
+                    lost = true;
+                    stopped = Some(Failure::said(problem).into());
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        if lost {
+            self.version = None;
+        } else if !*initial && !last.is_empty() {
+            let version = decode::version_of(&last);
+            if !version.is_empty() {
+                self.version = Some(version);
+            }
+        }
+        stopped
     }
 
     /// A full list in pages, or in one answer where the server has it at hand.
@@ -342,7 +346,7 @@ impl Watcher {
         }
         self.states.change(self.take.resource.name, |state| {
             state.current_at = Some(Instant::now());
-            state.failure = None;
+            (state.failure, state.lost_at) = (None, None);
         });
     }
 
@@ -369,6 +373,7 @@ impl Watcher {
                 tracing::warn!("{name} cannot be watched: {said}");
             }
             state.failure = Some(said);
+            state.lost_at.get_or_insert_with(Instant::now);
         });
     }
 }

@@ -1,6 +1,5 @@
 //! One hand-made snapshot, and every projection of it as a whole.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::Arc;
 

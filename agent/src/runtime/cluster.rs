@@ -16,6 +16,8 @@ use crate::cluster::{Staged, Update, WatchState, Watches};
 use crate::export::status::{ApiHealth, ApiRequests, SourceHealth};
 use crate::export::time::now;
 
+/// An open watch may be silent for as long as the server keeps it, and some time to open another.
+const SILENCE_MAX: Duration = Duration::from_secs(420);
 /// Over which requests are summed up.
 const REQUESTS_OVER: Duration = Duration::from_secs(60);
 
@@ -101,12 +103,17 @@ impl Owner {
         let (at, wall) = (Instant::now(), now());
         self.health.api = Some(live.api(at));
         let states = live.watches.states();
-        let mut oldest = Duration::ZERO;
+        let mut over = Duration::ZERO;
         for (resource, state) in &states {
             let needed = Watches::is_needed(resource);
             let age = state.current_at.map(|then| at.saturating_duration_since(then));
             if needed && state.synced {
-                oldest = oldest.max(age.unwrap_or_default());
+                let lost = state.lost_at.map(|then| at.saturating_duration_since(then));
+                let lost = lost.unwrap_or_default().saturating_sub(live.stale_after);
+                // Of an open watch silence says little: older servers send no bookmarks.
+                let silent = age.unwrap_or_default();
+                let silent = silent.saturating_sub(live.stale_after.max(SILENCE_MAX));
+                over = over.max(lost).max(silent);
             }
             let source = source(resource, state, needed, age.map(|age| earlier(wall, age)));
             match self.health.sources.iter_mut().find(|known| known.resource == *resource) {
@@ -114,7 +121,6 @@ impl Owner {
                 None => self.health.sources.push(source),
             }
         }
-        let over = oldest.saturating_sub(live.stale_after);
         self.health.stale_since = match (over.is_zero(), self.health.stale_since) {
             (true, _) => Timestamp::default(),
             (false, Timestamp(0)) => earlier(wall, over),

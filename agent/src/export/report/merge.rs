@@ -131,7 +131,8 @@ impl Fleet {
             unattributed: unattributed(all()),
             pending: all().map(|report| report.pending).fold(0, u64::saturating_add),
             unjudged: all().map(|report| report.unjudged).fold(0, u64::saturating_add),
-            stale_since: String::new(),
+            // As old as what the first of them that lost its API server knows.
+            stale_since: stamps(|report| &report.stale_since).min().unwrap_or_default(),
         }
     }
 

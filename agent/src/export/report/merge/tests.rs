@@ -87,6 +87,7 @@ fn report(node: &str, edges: Vec<EdgeRow>) -> Report {
         unattributed: Vec::new(),
         pending: 1,
         unjudged: 0,
+        stale_since: String::new(),
     }
 }
 
