@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod explain;
 pub mod flows;
 pub mod input;
+mod online;
 pub mod report;
 pub mod run;
 

@@ -65,7 +65,8 @@ impl Published {
     /// `/report`; only edges with a packet after `since` if it is given.
     #[must_use]
     pub fn report(&self, since: Option<Timestamp>) -> Report {
-        Report::new(&self.snapshot.load(), since)
+        let node = self.health.load().node.clone();
+        Report { node, ..Report::new(&self.snapshot.load(), since) }
     }
 }
 

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::cluster::connect::Target;
 use crate::export::Published;
 use crate::export::status::{Health, SourceHealth};
 use crate::export::time::now;
@@ -28,6 +29,7 @@ use crate::manifests::Loaded;
 use crate::node::conntrack::Translator;
 use crate::node::{addresses, cgroups};
 
+mod cluster;
 mod services;
 mod sources;
 
@@ -44,8 +46,8 @@ const ADDRESSES_EVERY_TICKS: u64 = 10;
 /// What `parapet run` was asked, with everything found out that had to be.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Files and folders with the cluster's objects.
-    pub manifests: Vec<PathBuf>,
+    /// Where the cluster's objects come from.
+    pub objects: ObjectSource,
     /// Policy sets that are not applied yet: name and files.
     pub candidates: Vec<CandidateSource>,
     /// What to load and where to attach it.
@@ -54,6 +56,20 @@ pub struct Config {
     pub node_name: String,
     /// Which letter policies are read by.
     pub profile: Profile,
+}
+
+/// Where the cluster's objects come from.
+#[derive(Clone, Debug)]
+pub enum ObjectSource {
+    /// Files and folders.
+    Manifests(Vec<PathBuf>),
+    /// An API server, and how long it may be out of reach before verdicts are called stale.
+    Cluster {
+        /// Which one, and as whom.
+        target: Target,
+        /// How long.
+        stale_after: Duration,
+    },
 }
 
 /// Where a candidate comes from.
@@ -85,6 +101,7 @@ struct Owner {
     translator: Translator,
     services: services::Services,
     ticks: u64,
+    cluster: Option<cluster::Live>,
 }
 
 /// Runs until SIGINT or SIGTERM, then reads the sensor a last time.
@@ -101,7 +118,8 @@ pub async fn run(
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
     let sensor = Sensor::load(&config.kernel)?;
     let (services, told) = services::Services::new();
-    let mut owner = Owner::new(&config, &sensor, services, Arc::clone(&published));
+    let live = cluster::Live::start(&config).await?;
+    let mut owner = Owner::new(&config, &sensor, services, Arc::clone(&published), live);
     // After the probes are attached, so that no cgroup is in neither; as of before that, because
     // these cgroups are older than any record.
     let existing = cgroups::existing(&config.kernel.cgroup_root, started);
@@ -170,13 +188,15 @@ impl Owner {
         sensor: &Sensor,
         services: services::Services,
         published: Arc<Published>,
+        cluster: Option<cluster::Live>,
     ) -> Self {
         let mut engine_config = EngineConfig { profile: config.profile, ..EngineConfig::default() };
         engine_config.candidates =
             config.candidates.iter().map(|candidate| Arc::clone(&candidate.name)).collect();
         let candidates = config.candidates.iter();
         let candidates = candidates.map(|candidate| format!("candidate:{}", candidate.name));
-        let resources = std::iter::once(sources::MANIFESTS.to_owned()).chain(candidates);
+        let manifests = cluster.is_none().then(|| sources::MANIFESTS.to_owned());
+        let resources = manifests.into_iter().chain(candidates);
         let health = Health {
             probes: sensor.probes().to_vec(),
             sources: resources
@@ -196,9 +216,11 @@ impl Owner {
             translator: Translator::new(Instant::now()),
             services,
             ticks: 0,
+            cluster,
         };
         owner.translator.set_own(&facts.addrs);
         owner.step(Input::Node(facts));
+        owner.look_at_watches();
         owner
     }
 
@@ -220,6 +242,7 @@ impl Owner {
                     Some(message) => self.take(message),
                     None => break,
                 },
+                update = cluster::next(&mut self.cluster) => self.take_update(update),
                 _ = tick.tick() => self.tick(),
                 _ = publish.tick() => self.publish(),
             }
@@ -278,6 +301,7 @@ impl Owner {
                 self.step(Input::Node(facts));
             }
         }
+        self.look_at_watches();
         self.step(Input::Tick(now()));
         self.services.look(self.engine.index());
         self.published.count();

@@ -256,9 +256,9 @@ fn what_is_no_evidence_is_a_failure() {
 fn nothing_asked_is_wrong_usage() {
     let err = "\
 error: the following required arguments were not provided:
-  <--policies <PATH>...|--candidate <NAME=PATH>|--remove <NAME=POLICY>|--lint|--evidence <FILE>|--agent <URL>>
+  <--policies <PATH>...|--candidate <NAME=PATH>|--remove <NAME=POLICY>|--lint|--evidence <FILE>|--agent <URL>|--cluster>
 
-Usage: parapet check --manifests <PATH>... <--policies <PATH>...|--candidate <NAME=PATH>|--remove <NAME=POLICY>|--lint|--evidence <FILE>|--agent <URL>>
+Usage: parapet check --manifests <PATH>... <--policies <PATH>...|--candidate <NAME=PATH>|--remove <NAME=POLICY>|--lint|--evidence <FILE>|--agent <URL>|--cluster>
 
 For more information, try '--help'.
 ";

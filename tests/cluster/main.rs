@@ -11,6 +11,7 @@
 )]
 
 mod churn;
+mod online;
 mod outages;
 mod same;
 mod scenarios;

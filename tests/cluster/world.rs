@@ -150,47 +150,12 @@ impl World {
         self.plane.account_kubeconfig(ACCOUNT.0, ACCOUNT.1, stand_in).unwrap()
     }
 
-    /// What the agent's manifests grant it, or what they will where there are none yet.
+    /// What the agent's manifests grant it.
     fn account(&mut self) {
-        let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kustomize/base");
-        let text = std::fs::read_to_string(base.join("rbac.yaml"));
-        self.namespace(ACCOUNT.0, &[]);
-        self.apply(&text.unwrap_or_else(|_| GRANTS.to_string()));
+        let access = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kustomize/access");
+        self.plane.kubectl(&["apply", "-k", &access.display().to_string()], "").unwrap();
     }
 }
-
-/// What the agent is to be granted.
-pub(crate) const GRANTS: &str = "
-apiVersion: v1
-kind: ServiceAccount
-metadata: {name: parapet, namespace: parapet}
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: parapet}
-rules:
-- apiGroups: ['']
-  resources: [pods, namespaces, nodes, services, serviceaccounts, configmaps]
-  verbs: [get, list, watch]
-- apiGroups: [discovery.k8s.io]
-  resources: [endpointslices]
-  verbs: [get, list, watch]
-- apiGroups: [networking.k8s.io]
-  resources: [networkpolicies]
-  verbs: [get, list, watch]
-- apiGroups: [policy.networking.k8s.io]
-  resources: [clusternetworkpolicies, adminnetworkpolicies, baselineadminnetworkpolicies]
-  verbs: [get, list, watch]
-- apiGroups: [rbac.authorization.k8s.io]
-  resources: [roles, rolebindings, clusterroles, clusterrolebindings]
-  verbs: [get, list, watch]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: parapet}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: parapet}
-subjects: [{kind: ServiceAccount, name: parapet, namespace: parapet}]
-";
 
 fn collection(spec: &PodSpec) -> String {
     format!("/api/v1/namespaces/{}/pods", spec.namespace)

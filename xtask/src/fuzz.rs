@@ -33,6 +33,8 @@ const CORPUS_FILES_MAX: usize = 50;
 /// The targets of the package in tests/fuzz.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum FuzzTarget {
+    /// An entry of the kernel's rings, and a DNS message in it.
+    Events,
     /// The bytes of a manifest, read and compiled.
     Manifests,
     /// Policies and connections, compiled and judged.
@@ -40,18 +42,20 @@ pub(crate) enum FuzzTarget {
 }
 
 impl FuzzTarget {
-    const ALL: [Self; 2] = [Self::Manifests, Self::Policy];
+    const ALL: [Self; 3] = [Self::Events, Self::Manifests, Self::Policy];
 
     fn name(self) -> &'static str {
         match self {
+            Self::Events => "events",
             Self::Manifests => "manifests",
             Self::Policy => "policy",
         }
     }
 
-    /// The longest input: what a small case takes of files, and of draws for a cluster.
+    /// The longest input: what a small case takes of DNS, of files, and of draws for a cluster.
     fn bytes_max(self) -> usize {
         match self {
+            Self::Events => 1024,
             Self::Manifests => 4096,
             Self::Policy => 2048,
         }

@@ -40,6 +40,7 @@ mod life;
 mod lookup;
 mod nodes;
 mod owners;
+mod pod_names;
 mod pods;
 mod resolve;
 mod service_facts;
@@ -239,9 +240,8 @@ impl Index {
                 effect.index |= self.pods.deleted(namespace, name, uid.as_deref(), at);
             }
             Kind::Namespace => {
-                if self.selection.remove_namespace(name) {
-                    effect.namespaces.push(name.as_str().into());
-                }
+                let known = self.selection.remove_namespace(name);
+                effect.namespaces.extend(known.then(|| name.as_str().into()));
             }
             Kind::Node => {
                 effect.index |= self.nodes.deleted(name);

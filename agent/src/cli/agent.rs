@@ -23,7 +23,10 @@ pub(super) fn fetch(agent: &str, path: &str) -> anyhow::Result<Report> {
     let config = ureq::Agent::config_builder().timeout_global(Some(ANSWER_TIME_MAX)).build();
     let answer = ureq::Agent::new_with_config(config).get(format!("{agent}{path}")).call();
     let mut answer = answer.with_context(|| {
-        format!("no agent answers at {agent}: is `parapet run` there? Name another with --agent")
+        format!(
+            "no agent answers at {agent}: is `parapet run` there? Name another with \
+             --agent, or ask all agents of a cluster with --cluster"
+        )
     })?;
     let body = answer.body_mut().with_config().limit(ANSWER_BYTES_MAX).read_to_vec();
     parse(&body.with_context(|| format!("{agent}{path} broke off"))?)
@@ -42,7 +45,8 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Report> {
     parse(&bytes).with_context(|| format!("{} is no report", path.display()))
 }
 
-fn parse(bytes: &[u8]) -> anyhow::Result<Report> {
+/// A report, if it is one that this version reads.
+pub(super) fn parse(bytes: &[u8]) -> anyhow::Result<Report> {
     let report: Report = serde_json::from_slice(bytes)?;
     anyhow::ensure!(
         report.format == FORMAT,

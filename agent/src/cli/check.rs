@@ -1,19 +1,22 @@
 //! `parapet check`: policies and evidence in; whether it is safe to apply them out, as text and as
 //! an exit code.
 //!
-//! It needs no root and no cluster, and it changes nothing. Without evidence it says only whether
+//! Objects and evidence are from files, or both from a cluster. It needs no root, and without a
+//! kubeconfig no cluster, and it changes nothing. Without evidence it says only whether
 //! the policies can be read, and what is wrong with them as they are written.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use parapet_core::engine::{DEFAULT_DENY, ENFORCED};
 use parapet_core::snapshot::RejectedPolicy;
 
 use self::result::{Answer, CheckResult, Evidence, FORMAT, ProblemRow};
+use super::cluster::ClusterArgs;
 use super::input::{Candidate, Declared, PolicyArgs};
+use super::online::{AgentsArgs, Cluster};
 use super::{Exit, agent};
 use crate::export::report::Report;
 
@@ -23,6 +26,9 @@ mod lint;
 mod print;
 mod result;
 
+/// Why a cluster is asked that nobody may have thought of.
+const EVIDENCE_OF_CLUSTER: &str = "without --evidence and --agent the cluster's agents are asked";
+
 /// What `--policies` is called.
 const CANDIDATE: &str = "candidate";
 
@@ -30,13 +36,12 @@ const CANDIDATE: &str = "candidate";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 #[command(group = clap::ArgGroup::new("what").multiple(true).required(true)
-    .args(["policies", "candidates", "removals", "lint", "evidence", "agent"]))]
+    .args(["policies", "candidates", "removals", "lint", "evidence", "agent", "cluster"]))]
 pub struct Args {
     /// The cluster: files or folders of objects, as `kubectl get -A -o yaml` prints them; "-" is
-    /// stdin
+    /// stdin [default: the objects of the cluster, from its API server]
     #[arg(
-        long, value_name = "PATH", num_args = 1.., required = true, env = "PARAPET_MANIFESTS",
-        value_delimiter = ','
+        long, value_name = "PATH", num_args = 1.., env = "PARAPET_MANIFESTS", value_delimiter = ','
     )]
     manifests: Vec<PathBuf>,
     /// Policies that are not applied yet: short for --candidate candidate=PATH
@@ -57,6 +62,10 @@ pub struct Args {
     /// What was seen: ask this agent, as in http://127.0.0.1:9464
     #[arg(long, value_name = "URL", env = "PARAPET_AGENT")]
     agent: Option<String>,
+    #[command(flatten)]
+    agents: AgentsArgs,
+    #[command(flatten)]
+    server: ClusterArgs,
     /// The form of the result
     #[arg(short, long, value_enum, default_value_t, env = "PARAPET_OUTPUT")]
     output: Output,
@@ -69,6 +78,8 @@ const EXAMPLES: &str = r#"Examples:
     kubectl get ns,no,po,svc,endpointslices,netpol,deploy,rs -A -o yaml > cluster.yaml
     parapet report flows -o json > seen.json
     parapet check --manifests cluster.yaml --policies policies/ --evidence seen.json
+  The same of the cluster of this kubeconfig, by what all of its agents saw:
+    parapet check --context prod --policies policies/
   Two ways to do it, held side by side, and one policy less:
     parapet check --manifests cluster.yaml --agent http://127.0.0.1:9464 \
         --candidate strict=strict/ --candidate loose=loose/ --remove strict=shop/allow-all
@@ -86,8 +97,8 @@ Exit codes:
   0   safe: nothing in use would be newly denied; without evidence: every policy can be read
   10  something in use would be newly denied
   1   a policy or manifest was refused or could not be read, or lint found an error
-  11  not enough evidence: records were lost or wait, something in use is undecidable, nothing was
-      seen, or there are policies of kinds that are not judged
+  11  not enough evidence: records were lost or wait, a node did not answer, something in use is
+      undecidable, nothing was seen, or there are policies of kinds that are not judged
   2   wrong usage
 Where several hold, the first of 10, 1 and 11 is given; the result is printed in any case."#;
 
@@ -114,11 +125,18 @@ pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
     let report = match (&args.evidence, &args.agent) {
         (Some(file), _) => Some(agent::read(file)?),
         (None, Some(url)) => Some(agent::fetch(url, "/report")?),
+        (None, None) if args.wants_evidence_of_cluster() => {
+            let cluster = Cluster::open(&args.server).context(EVIDENCE_OF_CLUSTER)?;
+            Some(cluster.observers(&args.agents)?.report()?)
+        }
         (None, None) => None,
     };
-    let mut declared = Declared::load(&args.manifests, &sources);
+    let mut declared = match args.manifests.as_slice() {
+        [] => Declared::listed(Cluster::declared(&args.server)?, &sources),
+        manifests => Declared::load(manifests, &sources),
+    };
     if declared.is_empty() && declared.problems() == 0 {
-        bail!("no objects to judge by in --manifests");
+        bail!("no objects to judge by in {}", super::input::place(&args.manifests));
     }
     let names: Vec<String> = declared.sets.names().iter().map(ToString::to_string).collect();
     let candidates: Vec<String> =
@@ -135,6 +153,15 @@ pub fn run(mut args: Args) -> anyhow::Result<ExitCode> {
         Answer::InsufficientEvidence => Exit::NotEnoughEvidence.into(),
         Answer::Invalid => Exit::Failed.into(),
     })
+}
+
+impl Args {
+    /// Files are judged by files, a cluster by what its agents saw; unless only lint is asked.
+    fn wants_evidence_of_cluster(&self) -> bool {
+        let only_lint =
+            self.lint && self.sets.candidates.is_empty() && self.sets.removals.is_empty();
+        self.agents.cluster || self.manifests.is_empty() && !only_lint
+    }
 }
 
 fn one_stdin(args: &Args) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
-//! `parapet explain`: manifests and questions in; verdicts with every rule that decided out.
+//! `parapet explain`: manifests, or a cluster's own objects, and questions in; verdicts with every
+//! rule that decided out.
 //!
-//! It needs no root and no cluster, and it changes nothing.
+//! With manifests it needs neither root nor a cluster; it changes nothing.
 
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::PathBuf;
@@ -16,7 +17,9 @@ use serde::Serialize;
 
 use self::question::{ProtocolName, Question, Who};
 use super::Exit;
+use super::cluster::ClusterArgs;
 use super::input::{Declared, PolicyArgs};
+use super::online::Cluster;
 
 mod print;
 mod question;
@@ -26,11 +29,13 @@ mod question;
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Files or folders of objects, as `kubectl get -A -o yaml` prints them; "-" is stdin
+    /// [default: the objects of the cluster, from its API server]
     #[arg(
-        long, value_name = "PATH", num_args = 1.., required_unless_present = "show_profile",
-        env = "PARAPET_MANIFESTS", value_delimiter = ','
+        long, value_name = "PATH", num_args = 1.., env = "PARAPET_MANIFESTS", value_delimiter = ','
     )]
     manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    server: ClusterArgs,
     #[command(flatten)]
     policies: PolicyArgs,
     /// enforced, default-deny, or a candidate's name [default: the first candidate, else enforced]
@@ -76,6 +81,8 @@ const EXAMPLES: &str = r#"Examples:
   And with the policies in this folder on top?
     parapet explain --manifests cluster.yaml --candidate new=policies/ \
         --from shop/web-0 --to service:shop/api --port 80
+  The same by what the cluster of this kubeconfig has now:
+    parapet explain --context prod --from shop/web-0 --to shop/db-0 --port 5432
   Many questions at once:
     echo '{"from": {"pod": "shop/web-0"}, "to": {"ip": "1.1.1.1"}, "port": 443}' |
         parapet explain --manifests cluster.yaml --batch -
@@ -171,9 +178,12 @@ impl Judge {
             bail!("stdin can be the manifests or the questions, not both");
         }
         let candidates = args.policies.sources();
-        let cluster = Declared::load(&args.manifests, &candidates);
+        let cluster = match args.manifests.as_slice() {
+            [] => Declared::listed(Cluster::declared(&args.server)?, &candidates),
+            manifests => Declared::load(manifests, &candidates),
+        };
         if cluster.is_empty() {
-            bail!("no objects to judge by in --manifests");
+            bail!("no objects to judge by in {}", super::input::place(&args.manifests));
         }
         let wanted = match (&args.policy_set, candidates.first()) {
             (Some(wanted), _) => wanted.as_str(),

@@ -1,8 +1,10 @@
-//! `parapet flows`: edges of an agent as they see traffic, with their verdicts, on stdout.
+//! `parapet flows`: edges as they see traffic, with their verdicts, on stdout.
 //!
-//! In: arguments. Out: a line each time an edge had new packets. It asks the agent once a second
-//! and holds nothing but the time of the last answer.
+//! In: arguments. Out: a line each time an edge had new packets. It asks one agent, or
+//! all agents of a cluster, once a second; of one agent it holds nothing but the time of the last
+//! answer, of many what their edges sum up from.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use parapet_core::flow::Direction;
 use parapet_core::verdict::Decision;
 
 use super::agent;
+use super::online::{Cluster, ObserverArgs, Observers, somebody_answered};
+use crate::export::report::merge::EdgeName;
 use crate::export::report::{EdgeRow, Report, render};
 
 const ASK_EVERY: Duration = Duration::from_secs(1);
@@ -18,9 +22,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// What `parapet flows` is asked.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The agent to ask
-    #[arg(long, value_name = "URL", default_value = agent::AGENT_DEFAULT, env = "PARAPET_AGENT")]
-    agent: String,
+    #[command(flatten)]
+    observers: ObserverArgs,
     /// Only edges with an end in this namespace
     #[arg(short, long, value_name = "NS", env = "PARAPET_NAMESPACE")]
     namespace: Option<String>,
@@ -36,6 +39,16 @@ pub struct Args {
     /// The form of each line
     #[arg(short, long, value_enum, default_value_t, env = "PARAPET_OUTPUT")]
     output: Output,
+}
+
+/// Who is asked.
+enum Source {
+    Agent {
+        url: String,
+        /// The newest packet it told of.
+        since: u64,
+    },
+    Cluster(Box<Observers>),
 }
 
 /// The form of a line.
@@ -65,13 +78,12 @@ enum Side {
 /// Does it, until it is interrupted or its output is closed.
 ///
 /// # Errors
-/// The agent does not answer.
+/// The agent does not answer, or none of a cluster's does.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut since = 0;
+    let mut source = Source::of(&args.observers)?;
     let mut header = args.output == Output::Table;
     loop {
-        let mut report = agent::fetch(&args.agent, &format!("/flows?since={since}"))?;
-        since = newest(&report, since);
+        let mut report = source.news()?;
         report.edges.retain(|edge| wanted(&args, edge));
         let text = match args.output {
             Output::Table => lines(&report, header)?,
@@ -89,10 +101,37 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The newest packet of an answer: packets are read later than they are seen, so the time of the
-/// answer itself would skip some.
-fn newest(report: &Report, since: u64) -> u64 {
-    report.newest_ns.max(since)
+impl Source {
+    fn of(args: &ObserverArgs) -> anyhow::Result<Self> {
+        if args.wants_cluster() {
+            let observers = Cluster::open(&args.server)?.observers(&args.agents)?;
+            return Ok(Self::Cluster(Box::new(observers)));
+        }
+        let url = args.agent.as_deref().unwrap_or(agent::AGENT_DEFAULT);
+        Ok(Self::Agent { url: url.to_owned(), since: 0 })
+    }
+
+    /// The edges that had packets since the last time.
+    fn news(&mut self) -> anyhow::Result<Report> {
+        match self {
+            Self::Agent { url, since } => {
+                let report = agent::fetch(url, &format!("/flows?since={since}"))?;
+                // Packets are read later than they are seen: the time of the answer itself would
+                // skip some.
+                *since = report.newest_ns.max(*since);
+                Ok(report)
+            }
+            Self::Cluster(observers) => {
+                // An edge has news if any node has, and shows what all nodes know of it.
+                let mut changed = BTreeSet::new();
+                observers.news(|report| changed.extend(report.edges.iter().map(EdgeName::of)))?;
+                let mut report = observers.fleet.report();
+                somebody_answered(&report)?;
+                report.edges.retain(|edge| changed.contains(&EdgeName::of(edge)));
+                Ok(report)
+            }
+        }
+    }
 }
 
 fn wanted(args: &Args, edge: &EdgeRow) -> bool {
@@ -102,7 +141,7 @@ fn wanted(args: &Args, edge: &EdgeRow) -> bool {
             Side::Ingress => Direction::Ingress,
             Side::Egress => Direction::Egress,
         };
-        edge.direction == Some(wanted)
+        edge.seen_at().contains(&wanted)
     });
     let verdict = args.verdict.is_none_or(|verdict| {
         let wanted = match verdict {

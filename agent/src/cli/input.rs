@@ -224,12 +224,21 @@ impl Declared {
     /// Reads everything, and names every problem.
     #[must_use]
     pub fn load(manifests: &[PathBuf], candidates: &[CandidateSource]) -> Self {
-        let cluster = load(manifests);
-        let mut declared = Self::of(&cluster);
-        declared.sources.push(Source::of(None, manifests, &cluster));
+        Self::with(&tell(manifests::load(manifests)), candidates)
+    }
+
+    /// What a cluster's API server listed, with candidates from files; names every problem.
+    #[must_use]
+    pub fn listed(cluster: Loaded, candidates: &[CandidateSource]) -> Self {
+        Self::with(&tell(cluster), candidates)
+    }
+
+    fn with(cluster: &Loaded, candidates: &[CandidateSource]) -> Self {
+        let mut declared = Self::of(cluster);
+        declared.sources.push(Source::of(None, true, cluster));
         for CandidateSource { name, paths, removed } in candidates {
-            let loaded = load(paths);
-            declared.sources.push(Source::of(Some(name.clone()), paths, &loaded));
+            let loaded = tell(manifests::load(paths));
+            declared.sources.push(Source::of(Some(name.clone()), !paths.is_empty(), &loaded));
             let candidate = engine::Candidate { objects: loaded.objects, removed: removed.clone() };
             declared.sets.candidate(name, &candidate, declared.index.selection_mut());
         }
@@ -285,10 +294,10 @@ impl Declared {
 }
 
 impl Source {
-    fn of(policy_set: Option<Arc<str>>, paths: &[PathBuf], loaded: &Loaded) -> Self {
+    fn of(policy_set: Option<Arc<str>>, has_paths: bool, loaded: &Loaded) -> Self {
         Self {
             policy_set,
-            has_paths: !paths.is_empty(),
+            has_paths,
             policies: loaded.objects.iter().filter(|object| object.kind().is_policy()).count(),
             problems: loaded.problems.clone(),
             skipped: loaded.skipped.clone(),
@@ -296,9 +305,13 @@ impl Source {
     }
 }
 
-/// Reads the paths and tells every problem.
-fn load(paths: &[PathBuf]) -> Loaded {
-    let loaded = manifests::load(paths);
+/// Where the objects are from, for messages.
+pub(super) fn place(manifests: &[PathBuf]) -> &'static str {
+    if manifests.is_empty() { "the cluster" } else { "--manifests" }
+}
+
+/// Tells every problem of what was read.
+fn tell(loaded: Loaded) -> Loaded {
     for problem in &loaded.problems {
         tracing::error!("{problem}");
     }

@@ -1,5 +1,5 @@
-//! `parapet report`: what was observed, from an agent or from evidence in a file, as text on
-//! stdout.
+//! `parapet report`: what was observed, from an agent, from all agents of a cluster, or from
+//! evidence in a file, as text on stdout.
 //!
 //! In: arguments. Out: a report in the form asked for. It judges nothing that the agent did not.
 
@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::agent;
+use super::online::ObserverArgs;
 use crate::export::report::render;
 
 /// What `parapet report` is asked.
@@ -25,9 +26,8 @@ enum About {
 
 #[derive(Debug, clap::Args)]
 struct Flows {
-    /// The agent to ask
-    #[arg(long, value_name = "URL", default_value = agent::AGENT_DEFAULT, env = "PARAPET_AGENT")]
-    agent: String,
+    #[command(flatten)]
+    observers: ObserverArgs,
     /// A report saved with `-o json`, or `-` for stdin, instead of an agent
     #[arg(long, value_name = "FILE", env = "PARAPET_EVIDENCE")]
     evidence: Option<PathBuf>,
@@ -58,7 +58,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     let About::Flows(flows) = args.about;
     let report = match &flows.evidence {
         Some(path) => agent::read(path)?,
-        None => agent::fetch(&flows.agent, "/report")?,
+        None => flows.observers.report()?,
     };
     let text = match flows.output {
         Output::Table => render::table(&report),

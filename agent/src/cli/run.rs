@@ -4,23 +4,33 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
 
+use super::cluster::ClusterArgs;
 use super::input::PolicyArgs;
 use crate::export::Published;
 use crate::export::http::LISTEN_DEFAULT;
 use crate::kernel::{KernelConfig, PINS_DEFAULT};
 use crate::node::{cgroups, host_name};
+use crate::runtime::ObjectSource;
 use crate::{memory, runtime};
 
 /// What `parapet run` is asked.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The cluster's objects: files, folders or `-`, as `kubectl get -A -o yaml` prints them
+    /// instead of a live cluster
     #[arg(long, value_name = "PATH", env = "PARAPET_MANIFESTS", value_delimiter = ',')]
     manifests: Vec<PathBuf>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
+    /// How long the API server may be out of reach before verdicts are called stale: 90s, 10m, 2h
+    #[arg(long, value_name = "TIME", default_value = "10m", env = "PARAPET_STALE_AFTER",
+          value_parser = duration)]
+    stale_after: Duration,
     #[command(flatten)]
     policies: PolicyArgs,
     /// Where to serve metrics, status and reports
@@ -47,13 +57,11 @@ pub struct Args {
 /// # Errors
 /// No objects to judge by, the address is taken, or the kernel does not allow what is needed.
 pub fn run(args: Args) -> anyhow::Result<ExitCode> {
-    anyhow::ensure!(
-        !args.manifests.is_empty(),
-        "this version cannot ask a live cluster yet: pass its objects with --manifests PATH \
-         (for example the output of `kubectl get -A -o yaml \
-         ns,no,po,svc,endpointslices,netpol,deploy,rs,sts,ds,job,cj`)"
-    );
     let candidates = args.policies.sources();
+    anyhow::ensure!(
+        args.manifests.is_empty() || !args.cluster.is_given(),
+        "--manifests and a live cluster exclude each other: drop one of them"
+    );
     for path in args.manifests.iter().chain(candidates.iter().flat_map(|each| &each.paths)) {
         must_exist(path)?;
     }
@@ -62,7 +70,13 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
          /sys/fs/cgroup), or name its folder with --cgroup-root",
     )?;
     let config = runtime::Config {
-        manifests: args.manifests,
+        objects: match args.manifests.is_empty() {
+            true => ObjectSource::Cluster {
+                target: args.cluster.target(),
+                stale_after: args.stale_after,
+            },
+            false => ObjectSource::Manifests(args.manifests),
+        },
         candidates,
         kernel: KernelConfig {
             cgroup_root: root.folder,
@@ -91,6 +105,22 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tasks.shutdown_background();
     done?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// `90s`, `10m`, `2h`, `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let problem = || format!("{text:?} is no time: write 90s, 10m, 2h or 7d");
+    let unit = text.char_indices().next_back().map_or(0, |(at, _)| at);
+    let (number, unit) = text.split_at(unit);
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return Err(problem()),
+    };
+    let number: u64 = number.parse().map_err(|_| problem())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(problem)
 }
 
 /// A file that goes away later keeps its last objects; one that never was is a misspelt path, and

@@ -8,8 +8,8 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::{Client, Config};
 
 /// Which API server, and as whom. Empty: the service account of this pod, else what `kubectl`
 /// would use.
@@ -23,6 +23,13 @@ pub struct Target {
     pub as_user: Option<String>,
     /// The groups to act as (`Impersonate-Group`); only together with a user.
     pub as_groups: Vec<String>,
+}
+
+/// A client for one command: it asks when it is told to, and ends with it.
+#[derive(Clone)]
+pub struct Session {
+    pub(super) client: Client,
+    server: String,
 }
 
 /// What surrounds this process and may lead to an API server.
@@ -60,6 +67,42 @@ pub async fn config(target: &Target) -> anyhow::Result<Config> {
         in_pod: std::env::var_os(SERVICE_HOST).is_some() && Path::new(ACCOUNT_TOKEN).exists(),
     };
     config_in(target, &surroundings).await
+}
+
+impl Session {
+    /// Gets ready to ask; nothing is asked yet. Needs a Tokio runtime.
+    ///
+    /// # Errors
+    /// As [`config`]; or its certificates and keys cannot be used.
+    pub async fn open(target: &Target) -> anyhow::Result<Self> {
+        let config = config(target).await?;
+        let server = config.cluster_url.to_string();
+        let client = Client::try_from(config);
+        let client = client.with_context(|| format!("the API server {server} cannot be asked"))?;
+        Ok(Self { client, server })
+    }
+
+    /// The API server's URL.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        self.server.trim_end_matches('/')
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Session").field(&self.server).finish()
+    }
+}
+
+/// The server's own words, where it has said something.
+pub(super) fn told(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => {
+            anyhow::anyhow!("{} ({})", status.message, status.code)
+        }
+        error => error.into(),
+    }
 }
 
 async fn config_in(target: &Target, surroundings: &Surroundings) -> anyhow::Result<Config> {
@@ -144,4 +187,105 @@ async fn from_files(files: &[PathBuf], context: Option<&str>) -> anyhow::Result<
 fn unreadable(file: &Path) -> String {
     let file = file.display();
     format!("{file}: this kubeconfig cannot be used; name another with --kubeconfig FILE")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TWO: &str = r#"
+apiVersion: v1
+kind: Config
+current-context: test
+clusters:
+  - {name: a, cluster: {server: "https://192.0.2.1:6443"}}
+  - {name: b, cluster: {server: "https://192.0.2.2:6443"}}
+users:
+  - {name: me, user: {token: secret, as: somebody, as-groups: [theirs]}}
+contexts:
+  - {name: test, context: {cluster: a, user: me}}
+  - {name: prod, context: {cluster: b, user: me}}
+"#;
+
+    fn file(folder: &tempfile::TempDir, name: &str, text: &str) -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn of(kubeconfig: &Path) -> Target {
+        Target { kubeconfig: Some(kubeconfig.to_owned()), ..Target::default() }
+    }
+
+    async fn error(target: &Target) -> String {
+        format!("{:#}", config_in(target, &Surroundings::default()).await.unwrap_err())
+    }
+
+    #[test]
+    fn what_is_named_goes_before_what_is_around() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join(".kube")).unwrap();
+        let own = file(&folder, ".kube/config", TWO);
+        let named = Target { kubeconfig: Some("k".into()), ..Target::default() };
+        let context = Target { context: Some("prod".to_owned()), ..Target::default() };
+        let home = Some(folder.path().to_owned());
+        let pod = Surroundings { in_pod: true, home, kubeconfig: None };
+        let listed = Surroundings { kubeconfig: Some("/a::/b".into()), ..pod.clone() };
+        let outside = Surroundings { in_pod: false, ..pod.clone() };
+        let files =
+            |files: &[&Path]| Source::Files(files.iter().map(|file| (*file).to_owned()).collect());
+        let chosen = |target: &Target, around: &Surroundings| source(target, around).unwrap();
+        assert_eq!(chosen(&named, &listed), files(&[Path::new("k")]));
+        let both = [Path::new("/a"), Path::new("/b")];
+        assert_eq!(chosen(&Target::default(), &listed), files(&both));
+        assert_eq!(chosen(&Target::default(), &pod), Source::ServiceAccount);
+        // An account has no contexts.
+        assert_eq!(chosen(&context, &pod), files(&[&own]));
+        assert_eq!(chosen(&Target::default(), &outside), files(&[&own]));
+        let nothing = source(&Target::default(), &Surroundings::default()).unwrap_err();
+        assert!(nothing.to_string().ends_with("Name a kubeconfig with --kubeconfig FILE"));
+    }
+
+    #[tokio::test]
+    async fn the_context_that_is_asked_for_is_used_and_so_is_the_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(&folder, "k", TWO);
+        let plain = config_in(&of(&path), &Surroundings::default()).await.unwrap();
+        assert_eq!(plain.cluster_url.to_string(), "https://192.0.2.1:6443/");
+        assert_eq!(plain.auth_info.impersonate.as_deref(), Some("somebody"));
+        let target = Target {
+            context: Some("prod".to_owned()),
+            as_user: Some("alice".to_owned()),
+            as_groups: vec!["dev".to_owned()],
+            ..of(&path)
+        };
+        let asked = config_in(&target, &Surroundings::default()).await.unwrap();
+        assert_eq!(asked.cluster_url.to_string(), "https://192.0.2.2:6443/");
+        assert_eq!(asked.auth_info.impersonate.as_deref(), Some("alice"));
+        assert_eq!(asked.auth_info.impersonate_groups, Some(vec!["dev".to_owned()]));
+    }
+
+    #[tokio::test]
+    async fn an_error_names_the_file_the_context_and_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file(&folder, "k", TWO);
+        let name = path.display().to_string();
+        let unknown = Target { context: Some("prd".to_owned()), ..of(&path) };
+        let wanted = format!(
+            "{name}: there is no context \"prd\"; choose one with --context NAME (it has: test, \
+             prod)"
+        );
+        assert_eq!(error(&unknown).await, wanted);
+        let none = file(&folder, "none", &TWO.replace("current-context: test", ""));
+        let wanted = format!(
+            "{}: no context is current; choose one with --context NAME (it has: test, prod)",
+            none.display()
+        );
+        assert_eq!(error(&of(&none)).await, wanted);
+        let missing = error(&of(&folder.path().join("gone"))).await;
+        assert!(missing.contains("gone: this kubeconfig cannot be used"), "{missing}");
+        assert!(missing.contains("No such file"), "{missing}");
+        let groups = Target { as_groups: vec!["dev".to_owned()], ..of(&path) };
+        assert!(error(&groups).await.starts_with("--as-group needs --as"));
+    }
 }

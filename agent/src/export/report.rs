@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::time::rfc3339;
 
+pub mod merge;
 pub mod render;
 pub mod words;
 
@@ -29,7 +30,14 @@ pub const FORMAT: u32 = 1;
 pub struct Report {
     /// [`FORMAT`].
     pub format: u32,
-    /// When it was made: RFC 3339, empty before the first step.
+    /// The node it is from; empty in a merged one, and if nobody told the agent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// In one that was merged from those of many nodes: what each of them is worth.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeRow>,
+    /// When it was made: RFC 3339, empty before the first step. Of a merged one the first of its
+    /// nodes', as `observing_since` is the last: in between all of them watched.
     pub at: String,
     /// The newest packet of all edges, in nanoseconds since the epoch: the `since` of the next
     /// `/flows`.
@@ -56,12 +64,52 @@ pub struct Report {
     pub pending: u64,
     /// Records counted before the first full lists, not judged yet.
     pub unjudged: u64,
+    /// Since when verdicts rest on what may be no longer so, because the API server does not answer:
+    /// RFC 3339, absent if they do not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub stale_since: String,
+}
+
+/// One node of a merged report.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its name in the cluster.
+    pub node: String,
+    /// Why nothing is known of it; absent if it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// RFC 3339; empty if it did not answer.
+    #[serde(default)]
+    pub at: String,
+    /// RFC 3339; empty if it did not answer.
+    #[serde(default)]
+    pub observing_since: String,
+    /// As in its report.
+    #[serde(default)]
+    pub synced: bool,
+    /// Edges in its report.
+    #[serde(default)]
+    pub edges: u64,
+}
+
+/// Where an edge of a merged report was seen, at one of its ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRow {
+    /// The end.
+    pub direction: Option<Direction>,
+    /// Attempts seen there, by all nodes.
+    pub attempts: u64,
+    /// Nodes that saw it.
+    pub nodes_total: u64,
+    /// The first of them, by name.
+    pub nodes: Vec<String>,
 }
 
 /// All flows with the same ends, protocol, port and direction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EdgeRow {
-    /// Which end this node saw; null if nothing told who began.
+    /// Which end this node saw; null if nothing told who began. In a merged report the end whose
+    /// counts are shown, which is the one that saw more.
     pub direction: Option<Direction>,
     /// By its well-known name (`TCP`, `UDP`, `SCTP`, `ICMP`, ..), else its number.
     pub protocol: String,
@@ -99,6 +147,9 @@ pub struct EdgeRow {
     /// `enforced`, so everything that policy does not name is denied at once.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub newly_isolated: BTreeMap<String, Vec<Direction>>,
+    /// In a merged report: at which ends it was seen, and by whom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen: Vec<SeenRow>,
 }
 
 /// What told that an attempt is refused.
@@ -149,7 +200,7 @@ pub enum EndRow {
 }
 
 /// An outside end by the name it was asked for.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct NameRow {
     /// Lower case, without a final dot.
     pub name: String,
@@ -183,6 +234,8 @@ impl Report {
         let edges = edges.filter(|edge| since.is_none_or(|since| edge.last_seen > since));
         Self {
             format: FORMAT,
+            node: String::new(),
+            nodes: Vec::new(),
             at: rfc3339(snapshot.at),
             newest_ns: snapshot.edges.iter().map(|edge| edge.last_seen.0).max().unwrap_or(0),
             observing_since: rfc3339(snapshot.observing_since),
@@ -206,7 +259,14 @@ impl Report {
                 .collect(),
             pending: snapshot.pending,
             unjudged: snapshot.unjudged,
+            stale_since: String::new(),
         }
+    }
+
+    /// The nodes that did not answer, and why.
+    pub fn silent(&self) -> impl Iterator<Item = (&str, &str)> {
+        let nodes = self.nodes.iter();
+        nodes.filter_map(|row| Some((row.node.as_str(), row.problem.as_deref()?)))
     }
 
     /// How many edges fall into each delta, for every set that is compared with `enforced`.
@@ -250,9 +310,9 @@ impl Refusal {
 }
 
 /// None where nothing was measured: the time is known at the end that sent the SYN.
-fn handshake_us_mean(edge: &Edge) -> Option<u64> {
-    let Counts { answered, handshake_ns, .. } = edge.counts;
-    let measured = edge.key.direction == Some(Direction::Egress) && handshake_ns > 0;
+fn mean_us(direction: Option<Direction>, counts: &Counts) -> Option<u64> {
+    let Counts { answered, handshake_ns, .. } = *counts;
+    let measured = direction == Some(Direction::Egress) && handshake_ns > 0;
     let mean_ns = if measured { handshake_ns.checked_div(answered)? } else { return None };
     Some(mean_ns / 1_000)
 }
@@ -260,6 +320,19 @@ fn handshake_us_mean(edge: &Edge) -> Option<u64> {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
 fn is_zero(count: &u64) -> bool {
     *count == 0
+}
+
+impl NodeRow {
+    fn of(report: &Report) -> Self {
+        Self {
+            node: report.node.clone(),
+            problem: None,
+            at: report.at.clone(),
+            observing_since: report.observing_since.clone(),
+            synced: report.synced,
+            edges: report.edges.len() as u64,
+        }
+    }
 }
 
 impl EdgeRow {
@@ -275,7 +348,7 @@ impl EdgeRow {
             outcomes: edge.outcomes.clone(),
             open: edge.open,
             refusals: Refusal::counts(&edge.counts).filter(|(_, count)| *count > 0).collect(),
-            handshake_us_mean: handshake_us_mean(edge),
+            handshake_us_mean: mean_us(edge.key.direction, &edge.counts),
             first_seen: rfc3339(edge.first_seen),
             last_seen: rfc3339(edge.last_seen),
             verdicts: edge
@@ -285,6 +358,26 @@ impl EdgeRow {
                 .collect(),
             deltas: edge.deltas.iter().map(|(set, delta)| (set.to_string(), *delta)).collect(),
             newly_isolated: newly_isolated(edge),
+            seen: Vec::new(),
+        }
+    }
+
+    /// The ends at which it was seen; none if nothing told who began.
+    #[must_use]
+    pub fn seen_at(&self) -> Vec<Direction> {
+        match self.seen.is_empty() {
+            true => self.direction.into_iter().collect(),
+            false => self.seen.iter().filter_map(|seen| seen.direction).collect(),
+        }
+    }
+
+    /// Of a merged report: the node whose end is shown, if it is only one.
+    #[must_use]
+    pub fn seen_by_one(&self) -> Option<&str> {
+        let shown = self.seen.iter().find(|seen| seen.direction == self.direction)?;
+        match shown.nodes.as_slice() {
+            [node] if shown.nodes_total == 1 => Some(node),
+            _ => None,
         }
     }
 

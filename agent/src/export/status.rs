@@ -33,15 +33,47 @@ pub struct Health {
     pub profile: Profile,
     /// This node's name in the cluster.
     pub node: String,
+    /// What was asked of the API server; none if objects come from files.
+    pub api: Option<ApiHealth>,
+    /// Since when verdicts rest on what may be no longer so; zero if they do not.
+    pub stale_since: Timestamp,
+}
+
+/// What was asked of the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ApiHealth {
+    /// Its URL.
+    pub server: String,
+    /// Requests of the last minute.
+    pub requests_last_minute: u64,
+    /// Requests since start.
+    pub requests: Vec<ApiRequests>,
+}
+
+/// Requests of one sort.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ApiRequests {
+    /// `list` (streaming lists are lists), `watch`, `get`.
+    pub verb: &'static str,
+    /// The plural name; `discovery` for which resources there are.
+    pub resource: &'static str,
+    /// The HTTP status; 0 if there was no answer.
+    pub code: u16,
+    /// How many.
+    pub count: u64,
 }
 
 /// One source of objects: a set of paths, or a candidate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceHealth {
-    /// `manifests`, or `candidate:NAME`.
+    /// `manifests`, `candidate:NAME`, or a resource of the API server.
     pub resource: String,
     /// Whether its first full list is there.
     pub synced: bool,
+    /// Whether the agent is ready without it.
+    pub optional: bool,
+    /// What is in the way, in words.
+    pub failure: Option<String>,
     /// When it was last read without a failure of the whole source.
     pub read_at: Timestamp,
     /// Objects in use.
@@ -81,15 +113,24 @@ pub struct Status {
     pub pending: u64,
     /// Records counted before the first full lists, not judged yet.
     pub unjudged: u64,
+    /// Since when verdicts rest on what may be no longer so; absent if they do not.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stale_since: String,
+    /// What was asked of the API server; absent if objects come from files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api: Option<ApiHealth>,
 }
 
 /// One source in `/status`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SourceStatus {
-    /// `manifests`, or `candidate:NAME`.
+    /// `manifests`, `candidate:NAME`, or a resource of the API server.
     pub resource: String,
     /// Whether its first full list is there.
     pub synced: bool,
+    /// What is in the way, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// Seconds since it was last read.
     pub age_seconds: f64,
     /// Objects in use.
@@ -133,6 +174,8 @@ impl Status {
                 .collect(),
             pending: snapshot.pending,
             unjudged: snapshot.unjudged,
+            stale_since: rfc3339(health.stale_since),
+            api: health.api.clone(),
         }
     }
 }
@@ -171,8 +214,9 @@ pub(super) fn waiting_for(health: &Health, snapshot: &Snapshot, now: Timestamp) 
     for probe in health.probes.iter().filter(|probe| probe.required && !probe.attached) {
         waiting.push(format!("probe {} is not attached", probe.probe));
     }
-    for source in health.sources.iter().filter(|source| !source.synced) {
-        waiting.push(format!("{} has not been read yet", source.resource));
+    for source in health.sources.iter().filter(|source| !source.synced && !source.optional) {
+        let failure = source.failure.as_ref().map(|said| format!(": {said}")).unwrap_or_default();
+        waiting.push(format!("{} has not been read yet{failure}", source.resource));
     }
     if !snapshot.synced {
         waiting.push("the engine waits for the first full lists".to_owned());
@@ -190,6 +234,7 @@ fn source_status(source: &SourceHealth, now: Timestamp) -> SourceStatus {
     SourceStatus {
         resource: source.resource.clone(),
         synced: source.synced,
+        failure: source.failure.clone(),
         age_seconds: seconds_between(source.read_at, now),
         objects: source.objects,
         problems_count: source.problems.len(),

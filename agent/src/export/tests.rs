@@ -105,13 +105,14 @@ pub(super) fn health() -> Arc<Health> {
             read_at: Timestamp(AT.0 - 5 * SECOND),
             objects: 3,
             problems: vec!["a.yaml:4: bad".to_owned()],
-            left_out: BTreeMap::new(),
+            ..SourceHealth::default()
         }],
         kernel_tables: vec![("flows", 7, 100)],
         kernel_totals: Totals { attempts: 9, answered: 7, refused: 1 },
         engine_at: AT,
         profile: Profile::Common,
         node: "n1".to_owned(),
+        ..Health::default()
     })
 }
 

@@ -382,4 +382,46 @@ mod tests {
             assert_eq!(told, [r"f:6: document 2: '\0' may stand in no YAML or JSON"], "{end:?}");
         }
     }
+
+    #[test]
+    fn who_may_do_what_is_read_as_the_api_server_prints_it() {
+        let content = read(
+            "f",
+            "apiVersion: v1\nkind: List\nitems:\n\
+             - {apiVersion: v1, kind: ServiceAccount, metadata: {name: a},\n   \
+                automountServiceAccountToken: false, secrets: [{name: s}]}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v1, kind: Role, metadata: {name: r},\n   \
+                rules: [{apiGroups: [''], resources: [pods], verbs: [get], resourceNames: [p]}]}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v1, kind: RoleBinding, metadata: {name: b},\n   \
+                roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: r}}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRole,\n   \
+                metadata: {name: c, namespace: x}, rules: null,\n   \
+                aggregationRule: {clusterRoleSelectors: [{matchLabels: {k: v}}]}}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v1, kind: ClusterRoleBinding,\n   \
+                metadata: {name: d}, subjects: [{kind: Group, name: g}],\n   \
+                roleRef: {kind: ClusterRole, name: c}}\n\
+             - {apiVersion: rbac.authorization.k8s.io/v9, kind: Role, metadata: {name: new}}\n\
+             - {apiVersion: v1, kind: Secret, metadata: {name: s}}\n",
+        );
+        assert_eq!(content.problems, []);
+        let skipped: Vec<_> =
+            content.skipped.iter().map(|(kind, n)| format!("{n} {kind}")).collect();
+        assert_eq!(skipped, ["1 Role (rbac.authorization.k8s.io/v9)", "1 Secret (v1)"]);
+        let all: Vec<_> = content
+            .objects
+            .iter()
+            .map(|object| {
+                let meta = object.meta();
+                format!("{:?} {}/{}", object.kind(), meta.namespace, meta.name)
+            })
+            .collect();
+        let expected = [
+            "ServiceAccount default/a",
+            "Role default/r",
+            "RoleBinding default/b",
+            "ClusterRole /c",
+            "ClusterRoleBinding /d",
+        ];
+        assert_eq!(all, expected);
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::{CandidateSource, Config, Message};
+use super::{CandidateSource, Config, Message, ObjectSource};
 use crate::manifests::{Loaded, Watch};
 
 /// How the cluster's own objects are called in `/status`.
@@ -20,9 +20,11 @@ pub(super) fn watch(
     queue: &mpsc::Sender<Message>,
     stopped: &watch::Receiver<bool>,
 ) {
-    let manifests =
-        Watcher { queue: queue.clone(), stopped: stopped.clone(), wrap: Wrap::Manifests };
-    manifests.start(config.manifests.clone());
+    if let ObjectSource::Manifests(paths) = &config.objects {
+        let manifests =
+            Watcher { queue: queue.clone(), stopped: stopped.clone(), wrap: Wrap::Manifests };
+        manifests.start(paths.clone());
+    }
     for candidate in &config.candidates {
         let wrap = Wrap::Candidate(candidate.clone());
         let watcher = Watcher { queue: queue.clone(), stopped: stopped.clone(), wrap };

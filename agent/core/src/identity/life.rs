@@ -82,10 +82,10 @@ impl Life {
         let is_over = phase == Phase::Over;
         // An address of the node is no pod's: a pod on the host network is found by its cgroup
         // only. And a pod that ended holds nothing new.
-        if !identity.host_network && !(is_over && end.is_some()) {
-            hold(&mut holdings, &identity.addrs, at);
-        } else if identity.host_network {
+        if identity.host_network {
             hold(&mut holdings, &[], at);
+        } else if !is_over || end.is_none() {
+            hold(&mut holdings, &identity.addrs, at);
         }
         let mut life = Self {
             identity: Arc::new(identity),
@@ -114,6 +114,11 @@ impl Life {
         match self.start {
             Start::Told(at) | Start::Seen(at) => at,
         }
+    }
+
+    /// Namespace and name.
+    pub(super) fn name(&self) -> (&str, &str) {
+        (&self.identity.namespace, &self.identity.name)
     }
 
     pub(super) fn owner(&self) -> Option<&OwnerKey> {

@@ -152,11 +152,11 @@ const CRON_LATE_MAX: u64 = 24 * 60;
 const CRON_EARLY_MAX: u64 = 1;
 
 /// The CronJob of a Job that was not seen. The CronJob controller names its Jobs
-/// `<cronjob>-<scheduled minute since 1970>` (kubernetes/pkg/controller/cronjob, `getJobName`). Many
-/// a Job's name ends in a number, so this one must be a minute shortly before the pod was made: a
-/// counter is no such number by far, and neither is a date or a time in seconds. A Job that somebody
-/// named by hand after a minute of its last day is taken for a CronJob's; a pod that a Job makes
-/// more than a day after its minute is taken for the Job's own.
+/// `<cronjob>-<scheduled minute since 1970>` (kubernetes/pkg/controller/cronjob, `getJobName`).
+/// Many a Job's name ends in a number, so this one must be a minute shortly before the pod was
+/// made: a counter is no such number by far, and neither is a date or a time in seconds. A Job that
+/// somebody named by hand after a minute of its last day is taken for a CronJob's; a pod that a Job
+/// makes more than a day after its minute is taken for the Job's own.
 fn cron_job_by_minute(owner: &OwnerKey, created: Option<Timestamp>) -> Option<&str> {
     if *owner.0 != *"Job" {
         return None;

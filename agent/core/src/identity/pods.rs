@@ -16,6 +16,7 @@ use super::few::Few;
 use super::intern::Interner;
 use super::life::{Gone, Life};
 use super::owners::Owners;
+use super::pod_names::PodNames;
 use crate::flow::{PodIdentity, Timestamp};
 use crate::listing::Listing;
 use crate::object::{MIRROR_ANNOTATION, Pod};
@@ -48,8 +49,9 @@ pub(super) enum PodChange {
 /// All pods.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    by_uid: HashMap<Arc<str>, Life>,
-    by_name: HashMap<(Arc<str>, Arc<str>), Arc<str>>,
+    /// Boxed, so that the room a table keeps free costs little.
+    by_uid: HashMap<Arc<str>, Box<Life>>,
+    names: PodNames,
     by_addr: HashMap<IpAddr, Few<Arc<str>>>,
     by_owner: HashMap<OwnerKey, BTreeSet<Arc<str>>>,
     by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
@@ -120,7 +122,7 @@ impl Pods {
     ) -> bool {
         let uid: Arc<str> = match uid.filter(|uid| !uid.is_empty()) {
             Some(uid) => uid.into(),
-            None => match self.by_name.get(&(namespace.into(), name.into())) {
+            None => match self.uid_named(namespace, name) {
                 Some(uid) => uid.clone(),
                 None => return false,
             },
@@ -137,8 +139,8 @@ impl Pods {
 
     /// Every pod that a full list did not hold is gone. Whether there was any.
     pub(super) fn end_list(&mut self, at: Timestamp) -> bool {
-        let gone = self.listing.end().into_iter().flatten();
-        gone.fold(false, |any, uid| self.bury(&uid, Gone::Unnamed, at) || any)
+        let gone = self.listing.end().unwrap_or_default();
+        gone.iter().filter(|uid| self.bury(uid, Gone::Unnamed, at)).count() > 0
     }
 
     /// Pods below this owner, with the workload they have now. The changed ones come back.
@@ -169,12 +171,19 @@ impl Pods {
 
     /// When the pod began, as far as is known.
     pub(super) fn start_of(&self, uid: &str) -> Option<Timestamp> {
-        self.by_uid.get(uid).map(Life::start)
+        self.by_uid.get(uid).map(|life| life.start())
     }
 
     /// The pod of this name whose object was not deleted.
     pub(super) fn named(&self, namespace: &str, name: &str) -> Option<&Arc<PodIdentity>> {
-        self.get(self.by_name.get(&(namespace.into(), name.into()))?)
+        self.get(self.uid_named(namespace, name)?)
+    }
+
+    fn uid_named(&self, namespace: &str, name: &str) -> Option<&Arc<str>> {
+        self.names.get((namespace, name), |uid| {
+            let known = self.by_uid.get(uid).map(|life| life.name());
+            known == Some((namespace, name))
+        })
     }
 
     /// Who held the address at any time from `since` to `last_seen`, both included.
@@ -242,14 +251,11 @@ impl Pods {
         if before == (life.gone, Some(end)) {
             return false;
         }
-        let name = (life.identity.namespace.clone(), life.identity.name.clone());
+        self.names.remove(life.name(), uid);
         if before.0 != Gone::No {
             self.gone.remove(&(before.1.unwrap_or_default(), uid.clone()));
         }
         self.gone.insert((end, uid.clone()));
-        if self.by_name.get(&name) == Some(uid) {
-            self.by_name.remove(&name);
-        }
         while self.gone.len() > TOMBSTONES_MAX {
             let Some((_, oldest)) = self.gone.first().cloned() else { break };
             self.forget(&oldest);
@@ -260,10 +266,9 @@ impl Pods {
     /// The name belongs to the pod that began last; the other one's deletion was missed. Clocks of
     /// nodes differ, so that a list that runs says better which of both is there.
     fn take_name(&mut self, uid: &Arc<str>) {
-        let Some(entry) = self.by_uid.get(uid) else { return };
-        let (start, name) =
-            (entry.start(), (entry.identity.namespace.clone(), entry.identity.name.clone()));
-        let other = self.by_name.get(&name).filter(|other| *other != uid).cloned();
+        let Some(life) = self.by_uid.get(uid) else { return };
+        let (start, name) = (life.start(), life.name());
+        let other = self.uid_named(name.0, name.1).filter(|other| *other != uid).cloned();
         let other_start = other.as_ref().and_then(|other| Some(self.by_uid.get(other)?.start()));
         match (other, other_start) {
             (Some(other), Some(other_start))
@@ -275,7 +280,9 @@ impl Pods {
                 if let Some(other) = other {
                     self.bury(&other, Gone::Unnamed, start);
                 }
-                self.by_name.insert(name, uid.clone());
+                if let Some(life) = self.by_uid.get(uid) {
+                    self.names.insert(life.name(), uid);
+                }
             }
         }
     }
@@ -290,7 +297,7 @@ impl Pods {
         }
         let namespace = entry.identity.namespace.clone();
         self.by_namespace.entry(namespace).or_default().insert(uid.clone());
-        self.by_uid.insert(uid, entry);
+        self.by_uid.insert(uid, Box::new(entry));
     }
 
     fn forget(&mut self, uid: &Arc<str>) -> Option<Life> {
@@ -308,11 +315,8 @@ impl Pods {
         if entry.gone != Gone::No {
             self.gone.remove(&(entry.end.unwrap_or_default(), uid.clone()));
         }
-        let name = (entry.identity.namespace.clone(), entry.identity.name.clone());
-        if self.by_name.get(&name) == Some(uid) {
-            self.by_name.remove(&name);
-        }
-        Some(entry)
+        self.names.remove(entry.name(), uid);
+        Some(*entry)
     }
 }
 

@@ -98,8 +98,8 @@ impl Services {
 
     /// Forgets what a full list did not hold. Whether there was any.
     pub(super) fn end_services(&mut self) -> bool {
-        let gone = self.listing_services.end().into_iter().flatten();
-        gone.fold(false, |any, key| self.forget_service(&key) || any)
+        let gone = self.listing_services.end().unwrap_or_default();
+        gone.iter().filter(|key| self.forget_service(key)).count() > 0
     }
 
     pub(super) fn slice_applied(&mut self, slice: &EndpointSlice, interner: &mut Interner) -> bool {
@@ -146,8 +146,8 @@ impl Services {
 
     /// Forgets what a full list did not hold. Whether there was any.
     pub(super) fn end_slices(&mut self) -> bool {
-        let gone = self.listing_slices.end().into_iter().flatten();
-        gone.fold(false, |any, key| self.forget_slice(&key) || any)
+        let gone = self.listing_slices.end().unwrap_or_default();
+        gone.iter().filter(|key| self.forget_slice(key)).count() > 0
     }
 
     /// Whether any Service has this address.

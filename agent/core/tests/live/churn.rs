@@ -193,7 +193,8 @@ proptest! {
         let mut ledger = Ledger::new();
         for edge in &snapshot.edges {
             let direction = edge.key.direction.unwrap();
-            let peer = if direction == Direction::Egress { &edge.key.target } else { &edge.key.source };
+            let ends = (&edge.key.target, &edge.key.source);
+            let peer = if direction == Direction::Egress { ends.0 } else { ends.1 };
             *ledger.entry((direction, peer.clone())).or_default() += edge.counts.attempts;
         }
         prop_assert_eq!(ledger, expected);

@@ -143,6 +143,18 @@ fn resolved(events: &[Event], story: &Story, hidden: (u64, u64)) -> Vec<Resolved
     all
 }
 
+/// What is left after full lists that hold nothing.
+fn left(events: &[Event], end: u64) -> Vec<(&'static str, u64)> {
+    let mut index = Index::default();
+    let nothing = Kind::ALL.into_iter().flat_map(|kind| Change::list(kind, []));
+    let nothing = nothing.map(|change| (change, t(end)));
+    for (change, at) in events.iter().cloned().chain(nothing) {
+        index.apply(&change, at);
+    }
+    let left = index.tables().into_iter().map(|(table, (entries, _))| (table, entries));
+    left.filter(|(table, entries)| *entries > 0 && *table != "pod_tombstones").collect()
+}
+
 type Verdicts = BTreeMap<EdgeKey, BTreeMap<Arc<str>, Arc<Verdict>>>;
 
 /// What every set says of them in the end, each as an edge of its own.
@@ -160,7 +172,7 @@ fn verdicts(events: &[Event], story: &Story, hidden: (u64, u64)) -> Verdicts {
     engine.step(Input::Tick(t(story.end + 1_000)));
     let snapshot = engine.snapshot();
     assert!(snapshot.synced && snapshot.unjudged == 0);
-    snapshot.edges.iter().map(|edge| (edge.key.clone(), edge.verdicts.clone())).collect()
+    snapshot.edges.iter().map(|edge| (EdgeKey::clone(&edge.key), edge.verdicts.clone())).collect()
 }
 
 proptest! {
@@ -186,6 +198,7 @@ proptest! {
             let of = times(&story, hidden).nth(at / peers().count());
             prop_assert_eq!(expected, told, "at {:?}", of);
         }
+        prop_assert_eq!(left(&disturbed, story.end), vec![]);
         let [expected, told] = [&clean, &disturbed].map(|events| verdicts(events, &story, hidden));
         prop_assert!(!expected.is_empty());
         prop_assert_eq!(expected, told);

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use crate::{t, time};
 
 /// Seconds from one step to the next.
-pub const STEP: u64 = 20;
-pub const ADDRS: [&str; 3] = ["10.0.0.2", "10.0.0.3", "fd00::3"];
+pub(crate) const STEP: u64 = 20;
+pub(crate) const ADDRS: [&str; 3] = ["10.0.0.2", "10.0.0.3", "fd00::3"];
 const LETTERS: [&str; 3] = ["a", "b", "c"];
-pub const SERVICE_ADDR: &str = "10.96.0.1";
+pub(crate) const SERVICE_ADDR: &str = "10.96.0.1";
 
 #[derive(Clone, Copy, Debug)]
-pub enum Step {
+pub(crate) enum Step {
     /// A pod of this name begins, with this address.
     Begin(usize, usize),
     Relabel(usize, usize),
@@ -40,14 +40,14 @@ type Key = (String, String);
 type Event = (Change, Timestamp);
 
 #[derive(Clone, Debug, Default)]
-pub struct Story {
+pub(crate) struct Story {
     /// What is there from the beginning.
-    pub first: Vec<Object>,
-    pub events: BTreeMap<Kind, Vec<Event>>,
-    pub end: u64,
+    pub(crate) first: Vec<Object>,
+    pub(crate) events: BTreeMap<Kind, Vec<Event>>,
+    pub(crate) end: u64,
 }
 
-pub fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0..3_usize, 0..3_usize).prop_map(|(name, addr)| Step::Begin(name, addr)),
         2 => (0..3_usize, 0..2_usize).prop_map(|(name, label)| Step::Relabel(name, label)),
@@ -72,7 +72,7 @@ fn pod(value: &Value) -> Object {
     Object::Pod(Box::new(read(value.clone())))
 }
 
-pub fn watcher() -> Object {
+pub(crate) fn watcher() -> Object {
     pod(&json!({
         "metadata": {"namespace": "ns", "name": "watcher", "uid": crate::WATCHER.1,
             "labels": {"app": "watcher"}},
@@ -85,7 +85,7 @@ fn namespace(team: usize) -> Object {
     Object::Namespace(read(json!({ "metadata": metadata })))
 }
 
-pub fn node(zone: usize) -> Object {
+pub(crate) fn node(zone: usize) -> Object {
     Object::Node(read(json!({
         "metadata": {"name": "n1", "labels": {"zone": LETTERS[zone]}},
         "spec": {"podCIDRs": ["10.0.0.0/24", "fd00::/64"]},
@@ -122,12 +122,12 @@ fn slice(addrs: usize) -> Object {
     })))
 }
 
-pub fn key(object: &Object) -> Key {
+pub(crate) fn key(object: &Object) -> Key {
     (object.meta().namespace.clone(), object.meta().name.clone())
 }
 
 impl Story {
-    pub fn of(steps: &[Step]) -> Self {
+    pub(crate) fn of(steps: &[Step]) -> Self {
         let first = vec![namespace(0), node(0), watcher()];
         let mut story = Self { first, ..Self::default() };
         let mut pods: [Option<Value>; 3] = Default::default();
@@ -189,13 +189,13 @@ impl Story {
     }
 
     /// The first lists of every kind.
-    pub fn lists(&self) -> Vec<Event> {
+    pub(crate) fn lists(&self) -> Vec<Event> {
         let list = |kind| Change::list(kind, self.first.clone());
         Kind::ALL.into_iter().flat_map(list).map(|change| (change, t(1))).collect()
     }
 
     /// What a full list holds after so many events of a kind.
-    pub fn there(&self, kind: Kind, events: usize) -> Vec<Object> {
+    pub(crate) fn there(&self, kind: Kind, events: usize) -> Vec<Object> {
         let first = self.first.iter().filter(|object| object.kind() == kind).cloned();
         let mut there: BTreeMap<Key, Object> = first.map(|object| (key(&object), object)).collect();
         for (change, _) in &self.events[&kind][..events] {

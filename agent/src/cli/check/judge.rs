@@ -87,8 +87,15 @@ fn end_key<'a>(end: &'a EndRow, row: &EdgeRow, protocol: Protocol) -> (&'a EndRo
     }
 }
 
-/// The node that was watched: the only one that is ever the local end.
+/// The node that was watched: the only one that is ever the local end. Many may be in a merged
+/// report.
 fn home(report: &Report) -> Option<&str> {
+    if !report.node.is_empty() {
+        return Some(&report.node);
+    }
+    if !report.nodes.is_empty() {
+        return None;
+    }
     let local = report.edges.iter().map(|row| match row.direction {
         Some(Direction::Ingress) => &row.target,
         Some(Direction::Egress) | None => &row.source,
@@ -154,13 +161,13 @@ impl Judge<'_> {
     }
 
     /// Where the pods of an edge ran, as far as the evidence tells.
-    fn placement(&self, row: &EdgeRow) -> Placement<'_> {
+    fn placement<'b>(&'b self, row: &'b EdgeRow) -> Placement<'b> {
         let own = |verdict: &Verdict| {
             [&verdict.egress, &verdict.ingress].iter().any(|side| side.reason == Reason::OwnNode)
         };
         Placement {
             own_node: row.verdicts.values().any(own),
-            home: self.home,
+            home: self.home.or_else(|| row.seen_by_one()),
             source_is_local: row.direction != Some(Direction::Ingress),
         }
     }

@@ -100,8 +100,9 @@ fn row(edge: &EdgeResult) -> Vec<String> {
 }
 
 fn of_evidence(text: &mut String, evidence: &Evidence) {
-    let Evidence { at, observing_since, edges, gaps } = evidence;
-    let _ = writeln!(text, "evidence: {edges} edges, watched from {observing_since} to {at}");
+    let Evidence { at, observing_since, edges, nodes, gaps } = evidence;
+    let of = if *nodes > 0 { format!(" of {nodes} nodes") } else { String::new() };
+    let _ = writeln!(text, "evidence: {edges} edges{of}, watched from {observing_since} to {at}");
     for gap in gaps {
         let _ = writeln!(text, "evidence is not enough: {gap}");
     }

@@ -16,6 +16,9 @@ use crate::export::report::{EdgeRow, EndRow, Report};
 /// Raised when a field changes its meaning or goes away.
 pub(super) const FORMAT: u32 = 1;
 
+/// Nodes without an answer that are named in a gap.
+const SILENT_MAX: usize = 10;
+
 /// Everything a check found.
 #[derive(Debug, Serialize)]
 pub(super) struct CheckResult {
@@ -53,8 +56,11 @@ pub(super) enum Answer {
 pub(super) struct Evidence {
     pub(super) at: String,
     pub(super) observing_since: String,
-    /// As they are in the report: what was seen at both ends is there twice.
+    /// As they are in the report: in that of one agent, what was seen at both ends is there twice.
     pub(super) edges: usize,
+    /// In a merged report: nodes that were asked.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) nodes: usize,
     /// Why it cannot carry a `safe`, in words.
     pub(super) gaps: Vec<String>,
 }
@@ -171,9 +177,17 @@ impl Evidence {
         if waiting > 0 {
             gaps.push(format!("{waiting} records waited for an identity or a verdict"));
         }
+        let silent: Vec<_> = report.silent().map(|(node, why)| format!("{node} ({why})")).collect();
+        if !silent.is_empty() {
+            let (count, all) = (silent.len(), report.nodes.len());
+            let named = silent.iter().take(SILENT_MAX).cloned().collect::<Vec<_>>().join(", ");
+            let more = if count > SILENT_MAX { ", .." } else { "" };
+            gaps.push(format!("{count} of {all} nodes did not tell what they saw: {named}{more}"));
+        }
         gaps.extend(left_out);
         let (at, observing_since) = (report.at.clone(), report.observing_since.clone());
-        Self { at, observing_since, edges: report.edges.len(), gaps }
+        let nodes = report.nodes.len();
+        Self { at, observing_since, edges: report.edges.len(), nodes, gaps }
     }
 }
 
@@ -244,7 +258,7 @@ impl EdgeResult {
     /// What all rows of one edge say of it: each end counted the same attempts, and where that end
     /// is a node, each of its processes its own.
     pub(super) fn of(rows: &[&EdgeRow], delta: Delta) -> Self {
-        let mut seen_at: Vec<Direction> = rows.iter().filter_map(|row| row.direction).collect();
+        let mut seen_at: Vec<Direction> = rows.iter().flat_map(|row| row.seen_at()).collect();
         seen_at.sort_unstable();
         seen_at.dedup();
         let seen_by = |direction, count: fn(&EdgeRow) -> u64| {
@@ -277,6 +291,11 @@ impl EdgeResult {
             missing: Vec::new(),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Whether anything was answered. What began before it was watched counts: nobody knows better.

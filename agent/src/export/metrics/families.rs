@@ -162,6 +162,21 @@ impl Scrape {
         let read = sources.iter().filter(|source| source.synced);
         let ages = read.map(|s| (labels(&s.resource), seconds_between(s.read_at, self.now)));
         float_gauges(to, "watch_age_seconds", "Time since a source was last read", ages)?;
+        if let Some(api) = &self.health.api {
+            let requests = api.requests.iter().map(|requests| {
+                let labels = vec![
+                    ("verb", requests.verb.to_owned()),
+                    ("resource", requests.resource.to_owned()),
+                    ("code", requests.code.to_string()),
+                ];
+                (labels, requests.count)
+            });
+            let help = "Requests to the API server by what it answered, 0 for nothing";
+            counters(to, "api_requests", help, requests)?;
+            let is_stale = u64::from(self.health.stale_since != Timestamp::default());
+            let help = "Whether verdicts rest on what may be no longer so (1) or not (0)";
+            gauges(to, "verdicts_stale", help, std::iter::once((Vec::new(), is_stale)))?;
+        }
         let labels = [("version", env!("CARGO_PKG_VERSION"))];
         let info = prometheus_client::metrics::info::Info::new(labels);
         let metric = to.encode_descriptor("build", "This binary", None, MetricType::Info)?;

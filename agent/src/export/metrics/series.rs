@@ -1,7 +1,8 @@
 //! A bounded table of series: beyond its bound, what is new is folded and counted.
 //!
-//! In: keys and amounts. Out: one total a key. A key that was admitted once stays, so that its
-//! counter never goes down; the sum over all keys is exact however many were folded.
+//! In: keys and amounts. Out: one total a key. A key that was admitted once stays for as long as
+//! there is what it is about, so that its counter never goes down; the sum over all keys is exact
+//! however many were folded.
 
 use std::collections::BTreeMap;
 
@@ -37,6 +38,12 @@ impl<K: Fold> Series<K> {
         *total = total.saturating_add(amount);
     }
 
+    /// Ends the series of these keys; what comes of them later begins anew.
+    pub(super) fn retain(&mut self, keep: impl Fn(&K) -> bool) {
+        self.named.retain(|key, _| keep(key));
+        self.folded.retain(|key, _| keep(key));
+    }
+
     /// Every series in the order of its key, the folded ones last.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&K, u64)> {
         self.named.iter().chain(&self.folded).map(|(key, total)| (key, *total))
@@ -69,5 +76,8 @@ mod tests {
         let expected = vec![(("a", 1), 5), (("a", 2), 2), (("b", u8::MAX), 8)];
         assert_eq!(all, expected);
         assert_eq!(series.overflow_total(), 2);
+        series.retain(|key| key.0 == "b");
+        let left: Vec<_> = series.iter().map(|(key, total)| (*key, total)).collect();
+        assert_eq!(left, [(("b", u8::MAX), 8)]);
     }
 }

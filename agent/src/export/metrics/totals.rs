@@ -77,6 +77,8 @@ pub(super) struct Totals {
     pub(super) handshakes: Series<Ends>,
     pub(super) handshakes_ns: Series<Ends>,
     pub(super) verdicts: Series<VerdictKey>,
+    /// As of the last look.
+    policy_sets: Vec<Arc<str>>,
     pub(super) series_max: usize,
     /// Additions that found no room in the gauges of all scrapes so far, by family.
     pub(super) gauge_overflow: BTreeMap<&'static str, u64>,
@@ -106,6 +108,7 @@ impl Totals {
             series_max,
             gauge_overflow: BTreeMap::new(),
             edges: HashMap::default(),
+            policy_sets: Vec::new(),
             round: 0,
         }
     }
@@ -139,6 +142,11 @@ impl Totals {
                     self.verdicts.add(VerdictKey::of(&edge.key, policy_set, verdict), attempts);
                 }
             }
+        }
+        // A candidate that is gone leaves no series behind.
+        if snapshot.policy_sets != self.policy_sets {
+            self.policy_sets.clone_from(&snapshot.policy_sets);
+            self.verdicts.retain(|key| snapshot.policy_sets.contains(&key.policy_set));
         }
         // The ledger's bound is this table's bound: what it forgot is forgotten here.
         if self.edges.len() > snapshot.edges.len() {

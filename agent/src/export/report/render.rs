@@ -14,6 +14,9 @@ use super::{EdgeRow, Report, words};
 const COLUMNS: [&str; 7] =
     ["source", "target", "port", "protocol", "direction", "attempts", "outcomes"];
 
+/// Nodes without an answer that are named.
+const SILENT_MAX: usize = 10;
+
 /// The header and a row an edge: for each policy set its decision, then delta and reason of the set
 /// that changes most.
 #[must_use]
@@ -31,7 +34,7 @@ fn row(report: &Report, edge: &EdgeRow) -> Vec<String> {
         edge.target.to_string(),
         edge.target_port.to_string(),
         edge.protocol.clone(),
-        words::direction(edge.direction).to_owned(),
+        words::seen_at(edge),
         edge.counts.attempts.to_string(),
         words::outcomes(&edge.outcomes, edge.open),
     ];
@@ -149,6 +152,7 @@ pub fn summary(report: &Report) -> String {
     let mut text = String::new();
     // Writing to a string does not fail, here and below.
     let _ = writeln!(text, "{} edges since {}", report.edges.len(), since(report));
+    nodes(&mut text, report);
     let counts = report.delta_counts();
     for set in &report.policy_sets {
         let Some(deltas) = counts.get(set.as_str()) else { continue };
@@ -182,6 +186,22 @@ pub fn summary(report: &Report) -> String {
         let _ = writeln!(text, "{waiting} records wait for an identity or a verdict");
     }
     text
+}
+
+/// From how many nodes it is, and which are missing.
+fn nodes(text: &mut String, report: &Report) {
+    if report.nodes.is_empty() {
+        return;
+    }
+    let silent: Vec<_> = report.silent().collect();
+    let (all, answered) = (report.nodes.len(), report.nodes.len() - silent.len());
+    let _ = writeln!(text, "from {answered} of {all} nodes");
+    for (node, problem) in silent.iter().take(SILENT_MAX) {
+        let _ = writeln!(text, "not from {node}: {problem}");
+    }
+    if silent.len() > SILENT_MAX {
+        let _ = writeln!(text, "and not from {} more nodes", silent.len() - SILENT_MAX);
+    }
 }
 
 fn since(report: &Report) -> &str {

@@ -10,6 +10,8 @@ use parapet_core::verdict::{
     Action, Decision, Delta, Effect, PolicyKind, Reason, RuleMatch, SideVerdict, Tier, Verdict,
 };
 
+use super::EdgeRow;
+
 /// `egress`, `ingress`, or `unknown` if nothing told who began.
 #[must_use]
 pub fn direction(direction: Option<Direction>) -> &'static str {
@@ -18,6 +20,13 @@ pub fn direction(direction: Option<Direction>) -> &'static str {
         Some(Direction::Ingress) => "ingress",
         None => "unknown",
     }
+}
+
+/// The ends at which an edge was seen: `egress`, or `egress, ingress` if many nodes were asked.
+#[must_use]
+pub fn seen_at(edge: &EdgeRow) -> String {
+    let ends: Vec<&str> = edge.seen_at().into_iter().map(|end| direction(Some(end))).collect();
+    if ends.is_empty() { direction(None).to_owned() } else { ends.join(", ") }
 }
 
 /// The decision's word.

@@ -119,6 +119,16 @@ fn nothing_is_judged_before_every_kind_was_listed() {
         assert_eq!(told(&mut engine), (false, 1, 0), "{missing:?}");
         engine.step(Input::Cluster(vec![Change::Listed(missing)], t(120)));
         assert_eq!(told(&mut engine), (true, 0, 1), "{missing:?}");
+        // The end of a list that never began is no list.
+        let unlisted = |input| match input {
+            Input::Cluster(mut changes, at) => {
+                changes.retain(|change| *change != Change::Listing(missing));
+                Input::Cluster(changes, at)
+            }
+            other => other,
+        };
+        let mut never = run(with([]).into_iter().map(unlisted));
+        assert!(!never.snapshot().synced, "{missing:?}");
         // Nor does one that is told again in part take that back.
         engine.step(Input::Cluster(vec![Change::Listing(missing)], t(121)));
         assert!(engine.snapshot().synced, "{missing:?}");

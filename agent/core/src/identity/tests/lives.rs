@@ -61,27 +61,44 @@ fn over(pod: Value) -> Value {
 const A: &str = "10.0.0.1";
 const AT: [u64; 6] = [9, 10, 20, 30, 40, 50];
 
+/// What is told and when, and who had the address at the times of [`AT`].
+type Told = (&'static str, Vec<(u64, Step)>, [&'static str; 6]);
+
+const NONE: &str = "no_holder";
+const BOTH: &str = "ambiguous_address";
+
+fn a() -> Value {
+    pod("a", "ua", A, 10)
+}
+
+fn b(start: u64) -> Value {
+    pod("b", "ub", A, start)
+}
+
+fn expect(all: impl IntoIterator<Item = Told>) {
+    for (told, steps, expected) in all {
+        let mut index = tell(steps);
+        assert_eq!(held(&mut index, A, &AT), expected, "{told}");
+    }
+}
+
 #[test]
 fn an_address_is_whose_it_was_at_that_time() {
-    let a = || pod("a", "ua", A, 10);
-    let b = |start| pod("b", "ub", A, start);
-    let none = "no_holder";
-    let both = "ambiguous_address";
-    for (told, steps, expected) in [
+    expect([
         (
             "from its start to its end, one after another",
             vec![(12, Applied(a())), (30, Deleted("a", "ua")), (41, Applied(b(40)))],
-            [none, "ua", "ua", none, "ub", "ub"],
+            [NONE, "ua", "ua", NONE, "ub", "ub"],
         ),
         (
-            "what is over holds none, though its object is there",
+            "what is over holds NONE, though its object is there",
             vec![(12, Applied(a())), (20, Applied(over(a()))), (31, Applied(b(30)))],
-            [none, "ua", none, "ub", "ub", "ub"],
+            [NONE, "ua", NONE, "ub", "ub", "ub"],
         ),
         (
             "two at once are not the first",
             vec![(12, Applied(a())), (31, Applied(b(30))), (40, Deleted("a", "ua"))],
-            [none, "ua", "ua", both, "ub", "ub"],
+            [NONE, "ua", "ua", BOTH, "ub", "ub"],
         ),
         (
             "the same name and address again",
@@ -90,32 +107,38 @@ fn an_address_is_whose_it_was_at_that_time() {
                 (30, Deleted("a", "ua")),
                 (41, Applied(with(b(40), "/metadata/name", json!("a")))),
             ],
-            [none, "ua", "ua", none, "ub", "ub"],
+            [NONE, "ua", "ua", NONE, "ub", "ub"],
         ),
         (
             "the deletion was missed, and the name tells",
             vec![(12, Applied(a())), (41, Applied(with(b(30), "/metadata/name", json!("a"))))],
-            [none, "ua", "ua", "ub", "ub", "ub"],
+            [NONE, "ua", "ua", "ub", "ub", "ub"],
         ),
+    ]);
+}
+
+#[test]
+fn a_list_ends_what_is_gone_and_nothing_else() {
+    expect([
         (
             "a list without it ends it",
             vec![(12, Applied(a())), (30, List(vec![]))],
-            [none, "ua", "ua", none, none, none],
+            [NONE, "ua", "ua", NONE, NONE, NONE],
         ),
         (
             "a list that is older than what is known",
             vec![(12, Applied(a())), (20, List(vec![])), (40, Applied(a()))],
-            [none, "ua", "ua", "ua", "ua", "ua"],
+            [NONE, "ua", "ua", "ua", "ua", "ua"],
         ),
         (
             "nor does an old list bring back whose deletion was told",
             vec![(12, Applied(a())), (30, Deleted("a", "ua")), (40, List(vec![a()]))],
-            [none, "ua", "ua", none, none, none],
+            [NONE, "ua", "ua", NONE, NONE, NONE],
         ),
         (
             "what is over stays so, whatever comes again",
             vec![(12, Applied(a())), (20, Applied(over(a()))), (40, Applied(a()))],
-            [none, "ua", none, none, none, none],
+            [NONE, "ua", NONE, NONE, NONE, NONE],
         ),
         (
             "over, unnamed, and named again",
@@ -125,7 +148,7 @@ fn an_address_is_whose_it_was_at_that_time() {
                 (30, List(vec![])),
                 (40, List(vec![a()])),
             ],
-            [none, "ua", none, none, none, none],
+            [NONE, "ua", NONE, NONE, NONE, NONE],
         ),
         (
             "a node's clock is ahead, and the list says who is there",
@@ -133,8 +156,14 @@ fn an_address_is_whose_it_was_at_that_time() {
                 (12, Applied(with(a(), "/status/startTime", json!("1970-01-01T00:00:35Z")))),
                 (31, List(vec![with(b(30), "/metadata/name", json!("a"))])),
             ],
-            [none, none, none, "ub", "ub", "ub"],
+            [NONE, NONE, NONE, "ub", "ub", "ub"],
         ),
+    ]);
+}
+
+#[test]
+fn what_an_object_says_decides_what_it_holds() {
+    expect([
         (
             "without a status it holds nothing, and then all of its life",
             vec![
@@ -145,7 +174,7 @@ fn an_address_is_whose_it_was_at_that_time() {
                 ),
                 (30, Applied(a())),
             ],
-            [none, "ua", "ua", "ua", "ua", "ua"],
+            [NONE, "ua", "ua", "ua", "ua", "ua"],
         ),
         (
             "one without a UID that comes again begins anew",
@@ -154,7 +183,7 @@ fn an_address_is_whose_it_was_at_that_time() {
                 (20, List(vec![])),
                 (40, List(vec![with(a(), "/metadata/uid", json!(""))])),
             ],
-            [none, "ns/a", none, none, "ns/a", "ns/a"],
+            [NONE, "ns/a", NONE, NONE, "ns/a", "ns/a"],
         ),
         (
             "on the host network it holds none",
@@ -171,12 +200,9 @@ fn an_address_is_whose_it_was_at_that_time() {
                 (20, Applied(with(a(), "/status/podIP", json!("10.0.0.9")))),
                 (40, Applied(a())),
             ],
-            [none, "ua", none, none, "ua", "ua"],
+            [NONE, "ua", NONE, NONE, "ua", "ua"],
         ),
-    ] {
-        let mut index = tell(steps);
-        assert_eq!(held(&mut index, A, &AT), expected, "{told}");
-    }
+    ]);
 }
 
 #[test]
