@@ -107,16 +107,18 @@ fn only_what_is_granted(world: &World) {
     }
 }
 
-/// Verbs and resources of the agent's role, as the server has it.
+/// Verbs and resources of the agent's roles, as the server has them.
 fn granted(world: &World) -> std::collections::BTreeSet<(String, String)> {
-    let text = world.plane.kubectl(&["get", "clusterroles", "parapet", "-o", "json"], "").unwrap();
-    let role: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let roles = ["get", "clusterroles", "parapet-agent", "parapet-candidates", "-o", "json"];
+    let text = world.plane.kubectl(&roles, "").unwrap();
+    let roles: serde_json::Value = serde_json::from_str(&text).unwrap();
     let words = |value: &serde_json::Value| -> Vec<String> {
         let words = value.as_array().into_iter().flatten();
         words.map(|word| word.as_str().unwrap().to_string()).collect()
     };
     let mut all = std::collections::BTreeSet::new();
-    for rule in role["rules"].as_array().unwrap() {
+    let roles = roles["items"].as_array().unwrap();
+    for rule in roles.iter().flat_map(|role| role["rules"].as_array().unwrap()) {
         for group in words(&rule["apiGroups"]) {
             for resource in words(&rule["resources"]) {
                 let group = if group.is_empty() { String::new() } else { format!(".{group}") };

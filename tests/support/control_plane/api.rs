@@ -89,11 +89,11 @@ impl Api {
     /// If nobody answers.
     pub fn ask(&mut self, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
         let shown = || format!("{method} {path}");
-        if let Some(mut kept) = self.kept.take() {
-            if let Ok(answer) = self.exchange(&mut kept, method, path, body) {
-                self.kept = Some(kept);
-                return Ok(answer);
-            }
+        if let Some(mut kept) = self.kept.take()
+            && let Ok(answer) = self.exchange(&mut kept, method, path, body)
+        {
+            self.kept = Some(kept);
+            return Ok(answer);
         }
         let mut fresh = self.door.connect().with_context(shown)?;
         fresh.get_ref().sock.set_read_timeout(Some(PATIENCE))?;

@@ -26,10 +26,10 @@ pub(super) fn serve(shared: &Shared, number: u64, mut client: TcpStream) -> io::
         let resource = resource(path);
         let asking = if resource == path { Asking::Other } else { Asking::of(head.word(0), query) };
         let fault = shared.begin(number, asking, resource, query);
-        if let Some(fault) = fault.as_ref() {
-            if answer(shared, &mut client, query, fault)? {
-                continue;
-            }
+        if let Some(fault) = fault.as_ref()
+            && answer(shared, &mut client, query, fault)?
+        {
+            continue;
         }
         head.set("Accept-Encoding", None);
         head.set("Connection", None);
