@@ -15,9 +15,11 @@ pub(crate) enum BenchPart {
     Core,
     /// The programs in the kernel and the agent on a simulated node: needs root.
     Sensor,
+    /// The watches of a live cluster, against a simulated API server of up to 100,000 pods.
+    Cluster,
 }
 
-const ALL: [BenchPart; 2] = [BenchPart::Core, BenchPart::Sensor];
+const ALL: [BenchPart; 3] = [BenchPart::Core, BenchPart::Sensor, BenchPart::Cluster];
 
 /// Measures these parts, all of them when none is named. An absent or failing one is an error,
 /// after the others have run.
@@ -28,6 +30,7 @@ pub(crate) fn perform(layout: &Layout, chosen: &[BenchPart]) -> anyhow::Result<E
             let measured = match part {
                 BenchPart::Core => core(layout),
                 BenchPart::Sensor => sensor(layout),
+                BenchPart::Cluster => cluster(layout),
             };
             failures.extend(measured.err());
         }
@@ -58,4 +61,12 @@ fn sensor(layout: &Layout) -> anyhow::Result<()> {
     command.env("PARAPET_BIN", &agent);
     let why = "what the sensor costs, over its floor, softflowd, conntrack and its absence";
     run::step("sensor benchmarks", why, &mut command)
+}
+
+fn cluster(layout: &Layout) -> anyhow::Result<()> {
+    build::perform(layout).context("cluster benchmarks")?;
+    let mut command = run::cargo(layout);
+    command.args(["bench", "-p", "parapet", "--bench", "cluster"]);
+    let why = "memory of a pod, beside a plain reflector; readiness; one change";
+    run::step("cluster benchmarks", why, &mut command)
 }

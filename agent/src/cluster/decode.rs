@@ -18,6 +18,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// One event of a watch.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "nearly every event is an applied object")]
 pub(super) enum Told {
     /// Added or modified.
     Applied { object: Read, is_new: bool },
@@ -139,15 +140,15 @@ pub(super) fn item(resource: &Resource, kind: Kind, version: &str, item: &[u8]) 
 }
 
 /// The raw event, for those who decode its object themselves.
-pub(super) fn raw_event(line: &[u8]) -> Result<(bool, bool, &RawValue), Told> {
+pub(super) fn raw_event(line: &[u8]) -> Result<(bool, bool, &RawValue), Box<Told>> {
     let raw: RawEvent<'_> = serde_json::from_slice(line)
-        .map_err(|error| Told::Unreadable(format!("no event of a watch: {error}")))?;
+        .map_err(|error| Box::new(Told::Unreadable(format!("no event of a watch: {error}"))))?;
     match raw.verb {
         Verb::Added => Ok((false, true, raw.object)),
         Verb::Modified => Ok((false, false, raw.object)),
         Verb::Deleted => Ok((true, false, raw.object)),
-        Verb::Bookmark => Err(bookmark(raw.object.get())),
-        Verb::Error => Err(Told::Error(raw.object.get().to_owned())),
+        Verb::Bookmark => Err(Box::new(bookmark(raw.object.get()))),
+        Verb::Error => Err(Box::new(Told::Error(raw.object.get().to_owned()))),
     }
 }
 

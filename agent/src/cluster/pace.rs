@@ -19,6 +19,8 @@ pub(super) struct Pace {
     failures: u32,
     told: Option<Duration>,
     listed_at: Option<Instant>,
+    /// Until the first list is complete, only failures hold up the next.
+    has_list: bool,
 }
 
 impl Pace {
@@ -38,6 +40,12 @@ impl Pace {
         self.listed_at = Some(now);
     }
 
+    /// The list is complete.
+    pub(super) fn complete(&mut self) {
+        self.succeeded();
+        self.has_list = true;
+    }
+
     /// How long to wait before the next question; `chance` is between 0 and 1.
     pub(super) fn pause(&self, is_list: bool, now: Instant, chance: f64) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.saturating_sub(1).min(10));
@@ -47,7 +55,7 @@ impl Pace {
         let told = self.told.map(|told| told.mul_f64(1.0 + chance / 10.0)).unwrap_or_default();
         let since = self.listed_at.map(|at| now.saturating_duration_since(at));
         let gate = match since {
-            Some(since) if is_list => LIST_EVERY.saturating_sub(since),
+            Some(since) if is_list && self.has_list => LIST_EVERY.saturating_sub(since),
             _ => Duration::ZERO,
         };
         spread.max(told).max(gate)
@@ -98,6 +106,8 @@ mod tests {
         let mut pace = Pace::default();
         let now = Instant::now();
         pace.listed(now);
+        assert_eq!(pace.pause(true, now + SECOND, 0.0), Duration::ZERO);
+        pace.complete();
         assert_eq!(pace.pause(true, now + 10 * SECOND, 0.0), 20 * SECOND);
         assert_eq!(pace.pause(true, now + 31 * SECOND, 0.0), Duration::ZERO);
         assert_eq!(pace.pause(false, now + 10 * SECOND, 0.0), Duration::ZERO);

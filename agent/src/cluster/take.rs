@@ -111,7 +111,7 @@ impl Take {
                     self.config_map(object.get().as_bytes());
                     return Next::Event;
                 }
-                Err(told) => told,
+                Err(told) => *told,
             },
         };
         match (told, self.resource.kind()) {

@@ -24,10 +24,12 @@ use super::state::States;
 use super::take::{Next, Take, Update};
 
 /// How long the server keeps a watch open; a part is added by chance, so that not all end at once.
-const WATCH_SECONDS: f64 = 300.0;
+const WATCH_SECONDS: f64 = 290.0;
 /// A bookmark comes every minute (apiserver `defaultBookmarkFrequency`); older servers send one
 /// shortly before the end. A watch that is silent for longer than both is dead.
-const SILENCE_MAX: Duration = Duration::from_secs(330);
+const SILENCE_MAX: Duration = Duration::from_secs(345);
+/// A watch that ended sooner did not do what it is for.
+const WATCH_MIN: Duration = Duration::from_secs(10);
 /// A list that says nothing for so long is asked for anew.
 const LIST_SILENCE_MAX: Duration = Duration::from_secs(60);
 const PAGE: u32 = 500;
@@ -103,13 +105,20 @@ impl Watcher {
             }
             let pause = self.pace.pause(self.version.is_none(), Instant::now(), chance());
             tokio::time::sleep(pause).await;
+            let began = Instant::now();
             let ended = match (&self.version, self.paging) {
                 (Some(_), _) => self.follow().await,
                 (None, true) => self.page().await,
                 (None, false) => self.stream().await,
             };
+            let was_short = began.elapsed() < WATCH_MIN;
+            if !was_short {
+                self.pace.succeeded();
+            }
             match ended {
-                Ok(()) | Err(End::Ended) => self.pace.succeeded(),
+                Ok(()) => {}
+                Err(End::Ended) if was_short => self.pace.failed(None),
+                Err(End::Ended) => {}
                 Err(End::Closed) => return,
                 Err(End::NoStreaming) => {
                     tracing::debug!("{}: no streaming lists", self.take.resource.name);
@@ -335,7 +344,7 @@ impl Watcher {
     }
 
     fn complete(&mut self) {
-        self.pace.succeeded();
+        self.pace.complete();
         self.states.change(self.take.resource.name, |state| state.synced = true);
         self.heard();
     }
@@ -361,7 +370,8 @@ impl Watcher {
             404 if self.take.resource.is_defined() => self.version = None,
             _ => {}
         }
-        if failure.code != 410 {
+        // The list that has to follow waits its time.
+        if failure.code != 410 || is_list {
             self.pace.failed(failure.retry_after);
         }
         let said = match failure.code {
