@@ -41,7 +41,7 @@ const fn compiler(package: &'static str, reason: &'static str) -> Need {
 }
 
 /// Everything, in the order in which it is needed.
-pub(crate) const PACKAGES: [Need; 17] = [
+pub(crate) const PACKAGES: [Need; 18] = [
     tool("g++", "g++", "links every Rust binary; LLVM in bpf-linker and libFuzzer are C++"),
     tool("ca-certificates", "update-ca-certificates", "cargo fetches crates over TLS"),
     compiler("rustc-web", "Debian's current rustc, which compiles the BPF programs"),
