@@ -10,6 +10,7 @@
     reason = "what tests share may end a test as the test itself may"
 )]
 
+mod candidates;
 mod churn;
 mod online;
 mod outages;

@@ -81,6 +81,15 @@ fn age(agent: &Agent, resource: &str) -> f64 {
     metric(agent, &series).unwrap_or_else(|| panic!("no {series}"))
 }
 
+/// Since when verdicts are stale, by the report and by the status, and the metric of it.
+fn stale_since(agent: &Agent) -> (String, String, Option<f64>) {
+    let said = |path: &str| {
+        let body: Value = serde_json::from_str(&agent.get(path).unwrap().body).unwrap();
+        body["stale_since"].as_str().unwrap_or_default().to_string()
+    };
+    (said("/report"), said("/status"), metric(agent, "parapet_verdicts_stale{}"))
+}
+
 /// The most lists of one resource that were answered within 30 s, over all resources. Pages of one
 /// list count once.
 fn lists_at_once(requests: &[Request]) -> BTreeMap<String, usize> {
@@ -132,13 +141,17 @@ fn an_agent_that_starts_before_the_server_counts_now_and_judges_later() {
 #[test]
 fn what_was_known_stays_while_the_server_is_away_and_is_right_when_it_is_back() {
     let mut outage = Outage::prepare();
-    let agent = outage.world.agent(Some(&outage.proxy.url()));
+    let agent = outage.world.agent_with(Some(&outage.proxy.url()), &["--stale-after", "3s"]);
     outage.connect(2);
     expect(&agent, &[(EDGE, &[("answered", 2)])]);
     assert_eq!(decision(&agent, EDGE), "denied");
     assert!(age(&agent, "pods") < 60.0);
+    assert_eq!(stale_since(&agent), ("".to_string(), "".to_string(), Some(0.0)));
     outage.proxy.refuse();
     until(RECOVERY, "an age of 4 s", || (age(&agent, "pods") > 4.0).then_some(()));
+    until(RECOVERY, "staleness", || (stale_since(&agent).2 == Some(1.0)).then_some(()));
+    let (report, status, _) = stale_since(&agent);
+    assert!(!report.is_empty() && report == status, "{report:?} {status:?}");
     outage.connect(3);
     expect(&agent, &[(EDGE, &[("answered", 5)])]);
     assert_eq!(decision(&agent, EDGE), "denied");
@@ -150,6 +163,8 @@ fn what_was_known_stays_while_the_server_is_away_and_is_right_when_it_is_back() 
     outage.proxy.heal();
     until(RECOVERY, "the change", || (decision(&agent, EDGE) == "allowed").then_some(()));
     until(RECOVERY, "freshness", || (age(&agent, "pods") < 4.0).then_some(()));
+    let fresh = ("".to_string(), "".to_string(), Some(0.0));
+    until(RECOVERY, "no staleness", || (stale_since(&agent) == fresh).then_some(()));
     assert_lists_are_rare(&outage.proxy);
     assert!(agent.stop().unwrap().success());
 }

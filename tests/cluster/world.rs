@@ -141,7 +141,13 @@ impl World {
 
     /// The agent under its own account, at the API server or a stand-in for it; ready.
     pub(crate) fn agent(&self, stand_in: Option<&str>) -> Agent {
-        let arguments = ["--pin-dir".to_string(), "none".to_string()];
+        self.agent_with(stand_in, &[])
+    }
+
+    /// The same with further arguments of `parapet run`.
+    pub(crate) fn agent_with(&self, stand_in: Option<&str>, more: &[&str]) -> Agent {
+        let arguments: Vec<_> =
+            ["--pin-dir", "none"].iter().chain(more).map(ToString::to_string).collect();
         Agent::start_live(&binary(), &self.node, &self.kubeconfig(stand_in), &arguments).unwrap()
     }
 
