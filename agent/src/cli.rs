@@ -120,8 +120,8 @@ fn log_to_stderr(
     format: LogFormat,
     filter: &str,
 ) -> Result<(), tracing_subscriber::filter::ParseError> {
-    // The client of the API server logs each failure that we tell in context; a filter that names it
-    // has its way.
+    // The client of the API server logs each failure, which we tell in context. Whoever wants to
+    // hear it names it in the filter.
     let filter = tracing_subscriber::EnvFilter::try_new(format!("kube_client=off,{filter}"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -1,6 +1,6 @@
 //! A cluster of one simulated node behind a real API server.
 //!
-//! In: what a test wants to be there. Out: objects that the API server holds, pods that stand on the
+//! In: what a test wants to be there. Out: objects that the API server holds, pods that are on the
 //! node under the UIDs it gave them, and agents that watch both. What controllers and kubelet would
 //! write is written here, in their order: the object first, its status when the pod runs.
 

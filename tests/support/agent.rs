@@ -69,7 +69,7 @@ impl Agent {
         Self::launch_at(None, binary, node, arguments)
     }
 
-    /// Starts it on this node with a kubeconfig in the manifests' place and waits until it is ready.
+    /// Starts it on this node with a kubeconfig in place of manifests and waits until it is ready.
     ///
     /// # Errors
     /// If it ends before, or is not ready in time; its own words are quoted.

@@ -1,7 +1,7 @@
 //! `cargo xtask setup`: what this machine has comes in, installed packages and a BPF toolchain go
-//! out, and stock kernels and an API server in the user's cache folder. Run twice, the second run changes nothing. It
-//! never starts a service, never removes a package and never installs anything that `packages` does
-//! not list.
+//! out, and stock kernels and an API server in the user's cache folder. Run twice, the second run
+//! changes nothing. It never starts a service, never removes a package and never installs anything
+//! that `packages` does not list.
 
 mod apt;
 pub(crate) mod kernels;

@@ -91,7 +91,8 @@ fn ready(edges: u32) -> Published {
     let cgroup = "/kubepods/poduid-web/c".to_owned();
     engine.step(Input::Records(vec![Record::CgroupCreated { cgroup_id: 1, path: cgroup, at }]));
     let pod = json!({
-        "metadata": {"namespace": "shop", "name": "web", "uid": "uid-web", "labels": {"app": "web"}},
+        "metadata": {"namespace": "shop", "name": "web", "uid": "uid-web",
+            "labels": {"app": "web"}},
         "spec": {"nodeName": "n1", "containers": []},
         "status": {"phase": "Running", "podIP": "10.0.0.10",
             "startTime": "1970-01-01T00:00:01Z"},

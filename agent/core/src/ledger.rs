@@ -250,7 +250,7 @@ impl Entry {
         }
     }
 
-    /// The sample for these ends: a known one that is judged alike, or a new one that is not judged.
+    /// The sample for these ends: a known one that is judged alike, or a new one without verdicts.
     pub fn sample(&mut self, resolved: &Resolved) -> &mut Sample {
         self.uses += 1;
         let alike = |sample: &Sample| {

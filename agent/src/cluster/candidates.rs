@@ -1,6 +1,6 @@
 //! Policy sets that are staged in ConfigMaps with the label `parapet.dev/candidate: NAME`.
 //!
-//! In: ConfigMaps as a watch tells them. Out: each named set as a whole, whenever it is another one.
+//! In: ConfigMaps as a watch tells them. Out: each named set as a whole whenever it is another one.
 //! Every key that ends in .yaml, .yml or .json is a manifest; several ConfigMaps with one name are
 //! one set. A name that files have, or that means something else, is refused and named. Nothing is
 //! ever written back.

@@ -129,7 +129,7 @@ impl Watcher {
         }
     }
 
-    /// Waits until it is known whether the resource is served, and, if it is not, until it is. False
+    /// Waits until it is known whether the resource is served, and if it is not, until it is. False
     /// if nobody listens.
     async fn is_served(&mut self) -> bool {
         loop {

@@ -64,7 +64,7 @@ pub struct Report {
     pub pending: u64,
     /// Records counted before the first full lists, not judged yet.
     pub unjudged: u64,
-    /// Since when verdicts rest on what may be no longer so, because the API server does not answer:
+    /// Since when verdicts rest on what may not be so any more: the API server does not answer.
     /// RFC 3339, absent if they do not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stale_since: String,

@@ -1,6 +1,6 @@
 //! A client of the API server that asks for exactly what a test says.
 //!
-//! In: requests. Out: answers as they came. It trusts no certificate but the server's own, and keeps
+//! In: requests. Out: answers as they came. It trusts no certificate but the server's own and keeps
 //! one connection as long as that lives.
 
 use std::fs;
