@@ -365,8 +365,7 @@ mod tests {
         let asked = index.asked_ports().ports;
         let shown: Vec<_> =
             asked.iter().map(|asked| format!("{}:{}", asked.addr, asked.port)).collect();
-        let expected =
-            ["10.96.0.6:80", "192.168.0.1:30080", "192.168.0.2:80", "192.168.0.2:30080"];
+        let expected = ["10.96.0.6:80", "192.168.0.1:30080", "192.168.0.2:80", "192.168.0.2:30080"];
         assert_eq!(shown, expected);
     }
 
