@@ -13,6 +13,7 @@
 mod churn;
 mod online;
 mod outages;
+mod peers;
 mod same;
 mod scenarios;
 mod servers;
