@@ -52,9 +52,9 @@ fn an_address_without_a_pod_is_unknown_after_its_time_and_outside_is_not_asked_f
     );
     assert_eq!(engine.take_peers_met(), met(&["10.0.1.7"], &[]));
     assert_eq!(seen(&mut engine), ["shop/Pod/web -> 10.9.0.1 6/80 egress answered=1"]);
-    engine.step(Input::NobodyAt("10.0.1.7".parse().unwrap(), t(111)));
+    engine.step(Input::NobodyAt("10.0.1.7".parse().unwrap(), t(109)));
     assert_eq!(engine.snapshot().pending, 1);
-    engine.step(Input::Tick(t(121)));
+    engine.step(Input::Tick(t(110)));
     let unattributed = engine.snapshot().unattributed.clone();
     assert_eq!(unattributed, [((EndSide::Target, "no_holder"), 1)].into());
 }
@@ -68,7 +68,7 @@ fn where_no_node_says_its_range_a_private_address_is_outside_only_once_nobody_is
     );
     assert_eq!(seen(&mut engine), ["shop/Pod/web -> 8.8.8.8 6/80 egress answered=1"]);
     assert_eq!(engine.take_peers_met(), met(&["172.16.0.1"], &[]));
-    engine.step(Input::NobodyAt("172.16.0.1".parse().unwrap(), t(111)));
+    engine.step(Input::NobodyAt("172.16.0.1".parse().unwrap(), t(109)));
     let both = ["172.16.0.1", "8.8.8.8"];
     let both = both.map(|addr| format!("shop/Pod/web -> {addr} 6/80 egress answered=1"));
     let mut lines = seen(&mut engine);
