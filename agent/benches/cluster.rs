@@ -111,7 +111,7 @@ async fn agent(kubeconfig: &str) -> Measured {
     engine.step(Input::Cluster(workloads, Timestamp(1)));
     let began = Instant::now();
     let target = Target { kubeconfig: Some(kubeconfig.into()), ..Target::default() };
-    let (_watches, mut updates) = Watches::start(&target, [].into()).await.unwrap();
+    let (_watches, mut updates) = Watches::start(&target, [].into(), None).await.unwrap();
     while !engine.snapshot().synced {
         take(&mut engine, updates.recv().await);
         // As many as there are: a snapshot is not made for each.

@@ -5,16 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kube::Client;
+use parapet_core::identity::PeersMet;
+use parapet_core::object::Kind;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::JoinSet;
 
 use self::ask::Asker;
 use self::connect::Target;
 use self::pace::Pace;
+use self::peers::Peers;
 use self::resource::RESOURCES;
 use self::state::States;
 use self::take::Take;
@@ -34,6 +37,7 @@ pub mod connect;
 mod decode;
 pub mod listed;
 mod pace;
+mod peers;
 mod resource;
 mod served;
 mod state;
@@ -51,18 +55,21 @@ pub struct Watches {
     server: String,
     asker: Arc<Asker>,
     states: Arc<States>,
+    peers: Option<Arc<Peers>>,
     _tasks: JoinSet<()>,
 }
 
 impl Watches {
     /// Starts to watch. `taken`: names of candidates that ConfigMaps may not have. Whether the API
-    /// server can be reached is not waited for.
+    /// server can be reached is not waited for. With the name of a node only its pods are watched, and
+    /// others looked up when they are [`Self::met`].
     ///
     /// # Errors
     /// Nothing says where the API server is, or the certificates for it cannot be used.
     pub async fn start(
         target: &Target,
         taken: BTreeSet<Arc<str>>,
+        only_pods_of: Option<&str>,
     ) -> anyhow::Result<(Self, mpsc::Receiver<Update>)> {
         let mut config = connect::config(target).await?;
         config.connect_timeout = Some(CONNECT_TIME_MAX);
@@ -77,15 +84,24 @@ impl Watches {
         let (served, serves) = channel::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(served::follow(Arc::clone(&asker), Arc::clone(&states), served));
+        let peers = only_pods_of.map(|_| Arc::new(Peers::default()));
+        if let (Some(peers), Some(node)) = (&peers, only_pods_of) {
+            let (asker, states) = (Arc::clone(&asker), Arc::clone(&states));
+            tasks.spawn(Arc::clone(peers).run(node.to_owned(), asker, states, updates.clone()));
+        }
         for resource in &RESOURCES {
+            let of_node = only_pods_of.filter(|_| resource.kind() == Some(Kind::Pod));
             states.change(resource.name, |_| {});
             let watcher = Watcher {
-                take: Take::new(resource, Arc::clone(&states), taken.clone()),
+                take: Take::new(resource, Arc::clone(&states), taken.clone())
+                    .with_peers(of_node.and(peers.clone())),
                 asker: Arc::clone(&asker),
                 states: Arc::clone(&states),
                 updates: updates.clone(),
                 served: serves.clone(),
-                selector: String::new(),
+                selector: of_node
+                    .map(|node| format!("fieldSelector=spec.nodeName%3D{node}"))
+                    .unwrap_or_default(),
                 pace: Pace::default(),
                 version: None,
                 newest: Newest::default(),
@@ -93,7 +109,7 @@ impl Watches {
             };
             tasks.spawn(watcher.run());
         }
-        Ok((Self { server, asker, states, _tasks: tasks }, told))
+        Ok((Self { server, asker, states, peers, _tasks: tasks }, told))
     }
 
     /// The API server's URL.
@@ -107,6 +123,13 @@ impl Watches {
     #[must_use]
     pub fn states(&self) -> BTreeMap<&'static str, WatchState> {
         self.states.all()
+    }
+
+    /// Takes which addresses were met, where pods of other nodes are looked up.
+    pub fn met(&self, met: &PeersMet) {
+        if let Some(peers) = &self.peers {
+            peers.met(met, Instant::now());
+        }
     }
 
     /// Requests since the start.

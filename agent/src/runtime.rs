@@ -69,7 +69,22 @@ pub enum ObjectSource {
         target: Target,
         /// How long.
         stale_after: Duration,
+        /// Which pods of other nodes are known.
+        peers: Peers,
     },
+}
+
+/// Which pods of other nodes an agent knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Peers {
+    /// All: they are watched
+    #[default]
+    All,
+    /// Those that traffic was seen with: each is looked up by its address. For very large clusters:
+    /// memory and watches are those of the own node only, but each new peer is one request, a pod
+    /// that ended before the lookup stays unknown (unknown_end), and other labels are noticed
+    /// within 5 minutes only
+    Seen,
 }
 
 /// Where a candidate comes from.
@@ -191,6 +206,8 @@ impl Owner {
         cluster: Option<cluster::Live>,
     ) -> Self {
         let mut engine_config = EngineConfig { profile: config.profile, ..EngineConfig::default() };
+        engine_config.lookups =
+            matches!(config.objects, ObjectSource::Cluster { peers: Peers::Seen, .. });
         engine_config.candidates =
             config.candidates.iter().map(|candidate| Arc::clone(&candidate.name)).collect();
         let candidates = config.candidates.iter();
@@ -226,6 +243,7 @@ impl Owner {
 
     fn step(&mut self, input: Input) {
         self.engine.step(input);
+        self.look_up_peers();
         self.health.engine_at = now();
         self.dirty = true;
     }

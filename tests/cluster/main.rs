@@ -14,6 +14,7 @@ mod candidates;
 mod churn;
 mod online;
 mod outages;
+mod peers;
 mod same;
 mod scenarios;
 mod servers;

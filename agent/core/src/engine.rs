@@ -4,12 +4,13 @@
 //! core; it never reads a clock, blocks, logs or does I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::pending::Pending;
 use crate::access::Access;
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Timestamp, UnknownEnd};
-use crate::identity::{Index, NodeFacts, Resolved};
+use crate::identity::{Index, NodeFacts, PeersMet, Resolved};
 use crate::judgement::{Judgement, Judgements};
 use crate::ledger::{Ledger, Sample};
 use crate::names::Names;
@@ -50,6 +51,10 @@ pub enum Input {
     Candidate(Arc<str>, Candidate, Timestamp),
     /// There is no such candidate any more, and nothing is said of it from now on.
     CandidateGone(Arc<str>, Timestamp),
+    /// A lookup found no pod at this address.
+    NobodyAt(IpAddr, Timestamp),
+    /// Pods with these UIDs, known by lookups, are not followed any more.
+    PodsUnused(Vec<String>, Timestamp),
     /// This node: its name and all of its own addresses, bridges and tunnels included.
     Node(NodeFacts),
     /// Time went on.
@@ -67,6 +72,9 @@ pub struct EngineConfig {
     pub edges_max: usize,
     /// Records that wait at most.
     pub pending_max: usize,
+    /// Only pods of this node are told; those of others are looked up, see
+    /// [`Engine::take_peers_met`].
+    pub lookups: bool,
 }
 
 impl Default for EngineConfig {
@@ -76,6 +84,7 @@ impl Default for EngineConfig {
             candidates: Vec::new(),
             edges_max: crate::ledger::EDGES_MAX,
             pending_max: PENDING_MAX,
+            lookups: false,
         }
     }
 }
@@ -118,8 +127,12 @@ impl Engine {
     /// Nothing known, nothing seen.
     #[must_use]
     pub fn new(config: EngineConfig) -> Self {
+        let mut index = Index::default();
+        if config.lookups {
+            index.know_peers_by_lookup();
+        }
         Self {
-            index: Index::default(),
+            index,
             sets: PolicySets::default(),
             ledger: Ledger::with_capacity(config.edges_max),
             judgements: Judgements::default(),
@@ -166,6 +179,15 @@ impl Engine {
                 let touched = self.sets.candidate_gone(&name);
                 self.totals.retain(|(set, ..), _| *set != name);
                 self.forget_touched(touched);
+            }
+            Input::NobodyAt(addr, at) => {
+                self.time_is(at);
+                self.index.nobody_at(addr, at);
+                retry.index = true;
+            }
+            Input::PodsUnused(uids, at) => {
+                self.time_is(at);
+                self.index.pods_unused(uids.iter().map(String::as_str), at);
             }
             Input::Node(facts) => {
                 self.index.set_node(&facts);
@@ -223,6 +245,11 @@ impl Engine {
     #[must_use]
     pub fn rejections(&self) -> Vec<RejectedPolicy> {
         self.sets.rejections()
+    }
+
+    /// Which addresses to look up, and which looked-up ones are in use, since this was asked last.
+    pub fn take_peers_met(&mut self) -> PeersMet {
+        self.index.take_peers_met()
     }
 
     /// Who is who, for those who explain.
@@ -344,7 +371,8 @@ impl Engine {
         *since = (*since).min(record.since);
         if self.is_synced() {
             let resolved = self.index.resolve(&record);
-            if !resolved.may_improve() {
+            let is_looked_up = self.index.meet(&resolved);
+            if !resolved.may_improve() && !is_looked_up {
                 self.settle(&record, &resolved);
                 return;
             }
@@ -368,7 +396,8 @@ impl Engine {
         }
         for waiting in self.pending.take() {
             let resolved = self.index.resolve(&waiting.record);
-            if resolved.may_improve() && waiting.until > self.now {
+            let is_looked_up = self.index.meet(&resolved);
+            if (resolved.may_improve() || is_looked_up) && waiting.until > self.now {
                 self.pending.put_back(waiting);
             } else {
                 self.settle(&waiting.record, &resolved);

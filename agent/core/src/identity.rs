@@ -25,6 +25,7 @@ pub use self::cgroup::{CGROUP_TOMBSTONES_MAX, CGROUPS_MAX, OTHER_UNITS, Place, U
 pub use self::lookup::NotAnEnd;
 pub use self::nodes::{NODES_MAX, NodeFacts};
 pub use self::owners::WORKLOADS_MAX;
+pub use self::peers::{NOBODY_NS, PEERS_MAX, PeersMet};
 pub use self::pods::{PODS_MAX, TOMBSTONES_MAX};
 pub use self::resolve::Resolved;
 pub use self::services::{BACKENDS_MAX, SERVICES_MAX, SLICES_MAX};
@@ -40,6 +41,7 @@ mod life;
 mod lookup;
 mod nodes;
 mod owners;
+mod peers;
 mod pod_names;
 mod pods;
 mod resolve;
@@ -71,6 +73,8 @@ pub struct Index {
     service_cache: HashMap<ServiceCacheKey, (Arc<ServiceIdentity>, Timestamp)>,
     translations: translation::Translations,
     now: Timestamp,
+    /// None if every pod of the cluster is watched.
+    peers: Option<peers::Peers>,
 }
 
 /// What a change means to those who judge.
@@ -177,6 +181,7 @@ impl Index {
             + self.nodes.sizes().1
             + self.owners.sizes().1
             + self.namespaces_refused
+            + self.peers.as_ref().map_or(0, peers::Peers::refused)
     }
 
     /// What objects said that could not be read, and was left out.

@@ -15,7 +15,7 @@ use crate::export::Published;
 use crate::export::http::LISTEN_DEFAULT;
 use crate::kernel::{KernelConfig, PINS_DEFAULT};
 use crate::node::{cgroups, host_name};
-use crate::runtime::ObjectSource;
+use crate::runtime::{ObjectSource, Peers};
 use crate::{memory, runtime};
 
 /// What `parapet run` is asked.
@@ -31,6 +31,9 @@ pub struct Args {
     #[arg(long, value_name = "TIME", default_value = "10m", env = "PARAPET_STALE_AFTER",
           value_parser = duration)]
     stale_after: Duration,
+    /// Which pods of other nodes to know, with a live cluster
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t, env = "PARAPET_PEERS")]
+    peers: Peers,
     #[command(flatten)]
     policies: PolicyArgs,
     /// Where to serve metrics, status and reports
@@ -74,6 +77,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             true => ObjectSource::Cluster {
                 target: args.cluster.target(),
                 stale_after: args.stale_after,
+                peers: args.peers,
             },
             false => ObjectSource::Manifests(args.manifests),
         },

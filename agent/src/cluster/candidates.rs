@@ -207,7 +207,9 @@ mod tests {
                 format!("{name}: {}", names.join(" "))
             }
             Update::Unstaged(name) => format!("{name} gone"),
-            Update::Changes(_) => panic!("a ConfigMap is no object of the cluster"),
+            Update::Changes(_) | Update::NobodyAt(_) | Update::Unused(_) => {
+                panic!("a ConfigMap is no object of the cluster")
+            }
         };
         candidates.updates().into_iter().map(shown).collect()
     }

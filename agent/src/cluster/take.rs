@@ -4,12 +4,14 @@
 //! watch's state. It asks nothing and holds no object.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parapet_core::object::{Change, Kind};
 
 use super::candidates::{Candidates, Staged};
 use super::decode::{self, Head, Read, Told};
+use super::peers::Peers;
 use super::resource::{Resource, What};
 use super::state::States;
 
@@ -22,6 +24,10 @@ pub enum Update {
     Staged(Arc<str>, Staged),
     /// It is staged no more.
     Unstaged(Arc<str>),
+    /// A lookup found no pod at this address.
+    NobodyAt(IpAddr),
+    /// Pods with these UIDs, which were looked up, are in use no more.
+    Unused(Vec<String>),
 }
 
 /// How a stream goes on after an event.
@@ -50,6 +56,8 @@ pub(super) struct Take {
     /// Objects with problems of the list that runs.
     listing: Option<BTreeSet<String>>,
     objects: u64,
+    /// Pods that lookups found: part of every list.
+    peers: Option<Arc<Peers>>,
 }
 
 impl Take {
@@ -61,7 +69,13 @@ impl Take {
         let candidates = (resource.what == What::Candidates).then(|| Candidates::new(refused));
         let version = resource.versions.first().copied().unwrap_or_default();
         let (changes, updates) = (Vec::new(), Vec::new());
-        Self { resource, version, states, changes, candidates, updates, listing: None, objects: 0 }
+        let (listing, objects, peers) = (None, 0, None);
+        Self { resource, version, states, changes, candidates, updates, listing, objects, peers }
+    }
+
+    /// Its lists are of this node only, and these are part of them.
+    pub(super) fn with_peers(self, peers: Option<Arc<Peers>>) -> Self {
+        Self { peers, ..self }
     }
 
     /// A full list begins, from nothing.
@@ -83,7 +97,11 @@ impl Take {
         });
         match (&mut self.candidates, self.resource.kind()) {
             (Some(candidates), _) => candidates.end(),
-            (None, Some(kind)) => self.changes.push(Change::Listed(kind)),
+            (None, Some(kind)) => {
+                let peers = self.peers.as_ref().map(|peers| peers.pods()).unwrap_or_default();
+                self.changes.extend(peers.into_iter().map(Change::Applied));
+                self.changes.push(Change::Listed(kind));
+            }
             (None, None) => {}
         }
     }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use parapet_core::engine::{Candidate, Input};
 use parapet_core::flow::Timestamp;
+use parapet_core::identity::PeersMet;
 use parapet_core::object::{Change, Kind};
 use tokio::sync::mpsc;
 
-use super::{Config, ObjectSource, Owner};
+use super::{Config, ObjectSource, Owner, Peers};
 use crate::cluster::{Staged, Update, WatchState, Watches};
 use crate::export::status::{ApiHealth, ApiRequests, SourceHealth};
 use crate::export::time::now;
@@ -46,11 +47,12 @@ pub(super) async fn next(live: &mut Option<Live>) -> Update {
 impl Live {
     /// None if objects come from files.
     pub(super) async fn start(config: &Config) -> anyhow::Result<Option<Self>> {
-        let ObjectSource::Cluster { target, stale_after } = &config.objects else {
+        let ObjectSource::Cluster { target, stale_after, peers } = &config.objects else {
             return Ok(None);
         };
         let taken = config.candidates.iter().map(|candidate| candidate.name.clone()).collect();
-        let (watches, updates) = Watches::start(target, taken).await?;
+        let only = (*peers == Peers::Seen).then_some(config.node_name.as_str());
+        let (watches, updates) = Watches::start(target, taken, only).await?;
         tracing::info!("watching {}", watches.server());
         let stale_after = *stale_after;
         let (sums, misread) = (VecDeque::new(), BTreeMap::new());
@@ -93,7 +95,18 @@ impl Owner {
                 let candidate = Candidate { objects, removed: Vec::new() };
                 self.step(Input::Candidate(name, candidate, at));
             }
+            Update::NobodyAt(addr) => self.step(Input::NobodyAt(addr, at)),
+            Update::Unused(uids) => self.step(Input::PodsUnused(uids, at)),
             Update::Unstaged(name) => self.step(Input::CandidateGone(name, at)),
+        }
+    }
+
+    /// Has those looked up that were met, at once: records wait for them.
+    pub(super) fn look_up_peers(&mut self) {
+        let Some(live) = &self.cluster else { return };
+        let met = self.engine.take_peers_met();
+        if met != PeersMet::default() {
+            live.watches.met(&met);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::snapshot::{Edge, EdgeEnd};
 mod candidates;
 mod ends;
 mod outcomes;
+mod peers;
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -132,6 +132,11 @@ impl Pods {
         self.bury(&uid, gone, at)
     }
 
+    /// Nobody follows the pod any more; it may be told again.
+    pub(super) fn unused(&mut self, uid: &str, at: Timestamp) -> bool {
+        self.bury(&uid.into(), Gone::Unnamed, at)
+    }
+
     pub(super) fn begin_list(&mut self) {
         let live = self.by_uid.iter().filter(|(_, life)| life.gone == Gone::No);
         self.listing.begin(live.map(|(uid, _)| uid.clone()));

@@ -142,7 +142,9 @@ impl Index {
         }
         match self.nodes.group(addr) {
             Some(group) if !ever_held => Endpoint::Group(group),
-            _ if self.is_ours(addr) => Endpoint::Unknown(UnknownEnd::NoHolder),
+            _ if self.is_ours(addr) || self.awaits_lookup(addr) => {
+                Endpoint::Unknown(UnknownEnd::NoHolder)
+            }
             _ => Endpoint::External,
         }
     }
