@@ -31,7 +31,7 @@ fn main() {
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["serve", pods] => server::serve(pods.parse().unwrap()),
         ["agent", kubeconfig] => report(subjects::agent(kubeconfig)),
-        ["reflector", kubeconfig] => report(subjects::reflector(kubeconfig)),
+        ["reflector", kubeconfig] => report(subjects::plain(kubeconfig)),
         _ => table(),
     }
 }

@@ -90,7 +90,7 @@ fn sent_at(change: &Change) -> Option<u64> {
 }
 
 /// What most controllers do.
-pub(super) async fn reflector(kubeconfig: &str) -> Measured {
+pub(super) async fn plain(kubeconfig: &str) -> Measured {
     let mut measured = Measured::default();
     let began = Instant::now();
     let target = Target { kubeconfig: Some(kubeconfig.into()), ..Target::default() };
