@@ -1,9 +1,10 @@
 //! What watching a large cluster takes: memory of each pod, time until all are known, time of one
 //! change.
 //!
-//! In: a simulated API server on loopback, in a process of its own, with pods as large as real ones.
-//! Out: a table of the agent's watches beside a plain `kube` reflector of whole Pods, each measured
-//! in a process of its own and less what one takes that watches no pod. It touches no cluster.
+//! In: a simulated API server on loopback, in a process of its own, with pods as large as real
+//! ones. Out: a table of the agent's watches beside a plain `kube` reflector of whole Pods, each
+//! measured in a process of its own and less what one takes that watches no pod. It touches no
+//! cluster.
 
 #![expect(
     clippy::unwrap_used,
@@ -68,7 +69,8 @@ fn table() {
         let steady = ours.over(ours.steady, &no_ours);
         let plain = reflector.over(reflector.steady, &no_reflector);
         println!(
-            "{pods:>7} {:>6.0} {:>5.2}x {:>5.2}x {:>6.2}s {:>5.2} ({:.2}) {:>6.0} | {:>7.0} B {:>6.2}s {:>5.3}x",
+            "{pods:>7} {:>6.0} {:>5.2}x {:>5.2}x {:>6.2}s {:>5.2} ({:.2}) {:>6.0} | \
+             {:>7.0} B {:>6.2}s {:>5.3}x",
             steady / pods as f64,
             ours.over(ours.peak, &no_ours) / steady,
             ours.over(ours.relist_peak, &no_ours) / steady,

@@ -15,10 +15,17 @@ pub(super) const CHANGES: usize = 50;
 /// Until freed memory is back and changes begin.
 const SETTLE: Duration = Duration::from_secs(3);
 const BETWEEN_CHANGES: Duration = Duration::from_millis(40);
-const INITIAL_END: &str = r#"{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"9000000","annotations":{"k8s.io/initial-events-end":"true"},"creationTimestamp":null},"spec":{"containers":[]},"status":{}}}
-"#;
-const TOO_OLD: &str = r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too old resource version","reason":"Expired","code":410}}
-"#;
+const INITIAL_END: &str = concat!(
+    r#"{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"#,
+    r#""resourceVersion":"9000000","annotations":{"k8s.io/initial-events-end":"true"},"#,
+    r#""creationTimestamp":null},"spec":{"containers":[]},"status":{}}}"#,
+    "\n"
+);
+const TOO_OLD: &str = concat!(
+    r#"{"type":"ERROR","object":{"kind":"Status","apiVersion":"v1","metadata":{},"#,
+    r#""status":"Failure","message":"too old resource version","reason":"Expired","code":410}}"#,
+    "\n"
+);
 
 /// One thread a connection.
 pub(super) fn serve(pods: usize) {

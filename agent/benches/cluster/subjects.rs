@@ -47,7 +47,7 @@ pub(super) async fn agent(kubeconfig: &str) -> Measured {
     engine.step(Input::Cluster(workloads, Timestamp(1)));
     let began = Instant::now();
     let target = Target { kubeconfig: Some(kubeconfig.into()), ..Target::default() };
-    let (_watches, mut updates) = Watches::start(&target, [].into()).await.unwrap();
+    let (_watches, mut updates) = Watches::start(&target, [].into(), None).await.unwrap();
     let mut lists = 0;
     while lists < 2 {
         let Some(Update::Changes(changes)) = updates.recv().await else { continue };

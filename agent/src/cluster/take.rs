@@ -160,6 +160,11 @@ impl Take {
         self.problem(name.unwrap_or("an object").to_owned(), problem);
     }
 
+    /// Changes that have come and were not told yet.
+    pub(super) fn waiting(&self) -> usize {
+        self.changes.len()
+    }
+
     /// What has come to be told.
     pub(super) fn updates(&mut self) -> Vec<Update> {
         if let Some(candidates) = &mut self.candidates {

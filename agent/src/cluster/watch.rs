@@ -33,6 +33,8 @@ const WATCH_MIN: Duration = Duration::from_secs(10);
 /// A list that says nothing for so long is asked for anew.
 const LIST_SILENCE_MAX: Duration = Duration::from_secs(60);
 const PAGE: u32 = 500;
+/// Objects of a list that are handed over together: a server sends each by itself.
+const TOGETHER: usize = 64;
 
 /// One resource and all it takes to follow it.
 #[derive(Debug)]
@@ -226,7 +228,9 @@ impl Watcher {
             };
             let was_initial = initial;
             let stopped = self.lines(&mut lines, &chunk, &mut initial);
-            self.flush().await?;
+            if !initial || stopped.is_some() || self.take.waiting() >= TOGETHER {
+                self.flush().await?;
+            }
             if was_initial && !initial {
                 self.complete();
             } else if !initial {

@@ -83,7 +83,7 @@ fn what_is_met_is_bounded_and_nothing_is_met_where_all_pods_are_watched() {
         let peer = std::net::Ipv4Addr::from(0x0b00_0100 + last).to_string();
         flow(1, EGRESS, &peer, 80, (110, 110))
     };
-    let many = || flows((0..PEERS_MAX as u32 + 5).map(ask));
+    let many = || flows((0..u32::try_from(PEERS_MAX).unwrap() + 5).map(ask));
     let mut engine = run_with(LOOKUPS(), with([Input::Cluster(range(), t(100)), many()]));
     assert_eq!(engine.take_peers_met().wanted.len(), PEERS_MAX);
     assert_eq!(engine.snapshot().lost[STAGE_INDEX_FULL], 5);
