@@ -79,7 +79,8 @@ fn candidates_in_config_maps_are_judged_as_they_come_change_and_go() {
     let changed = json!({"data": {"gate.yaml": ALLOW}});
     world.patch(&format!("{MAPS}/staged"), &changed);
     until_deltas(&agent, &[("open", "unchanged_allowed"), ("strict", "unchanged_allowed")]);
-    assert!(problems(&agent).contains("ConfigMap b/open gate.json"), "{}", problems(&agent));
+    let named = || problems(&agent).contains("ConfigMap b/open gate.json").then_some(());
+    until(PATIENCE, "the manifest that is none", named);
 
     // The label moves one of them to another name; one goes.
     world.patch(&format!("{MAPS}/staged"), &map("staged", "later", &json!({"gate.yaml": DENY})));

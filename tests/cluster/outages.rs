@@ -22,6 +22,9 @@ const LIST_PAUSE: Duration = Duration::from_secs(30);
 /// Until the agent has noticed and its turn to ask has come.
 const RECOVERY: Duration = Duration::from_secs(75);
 
+/// More than a page of a list has.
+const ACCOUNTS: u32 = 510;
+
 const NOBODY: &str = "
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -165,6 +168,32 @@ fn what_was_known_stays_while_the_server_is_away_and_is_right_when_it_is_back() 
     until(RECOVERY, "freshness", || (age(&agent, "pods") < 4.0).then_some(()));
     let fresh = ("".to_string(), "".to_string(), Some(0.0));
     until(RECOVERY, "no staleness", || (stale_since(&agent) == fresh).then_some(()));
+    assert_lists_are_rare(&outage.proxy);
+    assert!(agent.stop().unwrap().success());
+}
+
+#[test]
+fn a_server_without_streaming_lists_is_asked_for_plain_ones_and_watched_from_there() {
+    let mut outage = Outage::prepare();
+    for number in 0..ACCOUNTS {
+        let account = json!({"metadata": {"name": format!("account-{number}")}});
+        outage.world.make("/api/v1/namespaces/a/serviceaccounts", &account);
+    }
+    outage.proxy.order(Order::new(Fault::NoStreaming).asking(&[Asking::StreamingList]));
+    let agent = outage.world.agent(Some(&outage.proxy.url()));
+    outage.connect(2);
+    expect(&agent, &[(EDGE, &[("answered", 2)])]);
+    assert_eq!(decision(&agent, EDGE), "denied");
+    outage.lives(&agent);
+    let status: Value = serde_json::from_str(&agent.get("/status").unwrap().body).unwrap();
+    let mut sources = status["sources"].as_array().unwrap().iter();
+    let accounts = sources.find(|source| source["resource"] == "serviceaccounts").unwrap();
+    // Its own account is the one more.
+    assert_eq!(accounts["objects"], ACCOUNTS + 1, "{accounts}");
+    let requests = outage.proxy.requests();
+    let plain = |one: &&Request| one.asking == Asking::List && one.resource == "serviceaccounts";
+    let pages = requests.iter().filter(plain).count();
+    assert!((1..=2).contains(&pages), "{pages} pages");
     assert_lists_are_rare(&outage.proxy);
     assert!(agent.stop().unwrap().success());
 }

@@ -65,6 +65,10 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         args.manifests.is_empty() || !args.cluster.is_given(),
         "--manifests and a live cluster exclude each other: drop one of them"
     );
+    anyhow::ensure!(
+        args.manifests.is_empty() || args.peers == Peers::All,
+        "--peers seen looks pods up in a live cluster, and --manifests are none: drop one of them"
+    );
     for path in args.manifests.iter().chain(candidates.iter().flat_map(|each| &each.paths)) {
         must_exist(path)?;
     }

@@ -129,9 +129,17 @@ impl Table {
         gone.into_iter().chain(pods.into_iter().map(Change::Applied)).collect()
     }
 
-    /// It is asked again, after those that came meanwhile.
-    fn failed(&mut self, addr: IpAddr) {
-        self.queue.push_back(addr);
+    /// It is asked again, after those that came meanwhile; not if nobody was found there and nobody
+    /// waits for it any more.
+    fn failed(&mut self, addr: IpAddr, now: Instant) {
+        let is_unwanted = self.by_addr.get(&addr).is_none_or(|looked| {
+            looked.pods.is_empty() && now.saturating_duration_since(looked.used) >= NOBODY
+        });
+        if is_unwanted {
+            self.by_addr.remove(&addr);
+        } else {
+            self.queue.push_back(addr);
+        }
     }
 
     fn pods(&self) -> impl Iterator<Item = &Object> {
@@ -201,7 +209,7 @@ impl Peers {
             let found = match ask(&asker, addr).await {
                 Ok(found) => found,
                 Err(failure) => {
-                    self.with(|table| table.failed(addr));
+                    self.with(|table| table.failed(addr, Instant::now()));
                     pace.failed(failure.retry_after);
                     states.change(LOOKUPS, |state| state.failure = Some(failure.said));
                     continue;

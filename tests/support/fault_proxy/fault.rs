@@ -49,6 +49,8 @@ pub enum Fault {
     Gone,
     /// A watch that is one event: an error with the code 410.
     GoneEvent,
+    /// 422, as servers say it that have streaming lists switched off.
+    NoStreaming,
     /// 429 with this many seconds in `Retry-After`.
     TooManyRequests(u32),
     /// 500, as while etcd is gone.

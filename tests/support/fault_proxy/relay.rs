@@ -59,6 +59,9 @@ pub(super) fn serve(shared: &Shared, number: u64, mut client: TcpStream) -> io::
 fn answer(shared: &Shared, client: &mut TcpStream, query: &str, fault: &Fault) -> io::Result<bool> {
     match fault {
         Fault::Gone => refuse(client, "410 Gone", "", &status(410, "Expired")),
+        Fault::NoStreaming => {
+            refuse(client, "422 Unprocessable Entity", "", &status(422, "Invalid"))
+        }
         Fault::TooManyRequests(seconds) => {
             let after = format!("Retry-After: {seconds}\r\n");
             refuse(client, "429 Too Many Requests", &after, &status(429, "TooManyRequests"))

@@ -51,6 +51,27 @@ fn nobody_is_remembered_for_half_a_minute() {
 }
 
 #[test]
+fn what_cannot_be_asked_is_tried_again_until_nobody_waits_for_it() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut table = Table::default();
+    table.want(addr(1), at(0));
+    for seconds in [0, 29] {
+        assert_eq!(table.next(), Some(addr(1)));
+        table.failed(addr(1), at(seconds));
+    }
+    assert_eq!(table.next(), Some(addr(1)));
+    table.failed(addr(1), at(30));
+    assert_eq!((table.by_addr.len(), table.next()), (0, None));
+    // A pod that is known stays until it is asked for again.
+    table.want(addr(2), at(30));
+    assert_eq!(table.next(), Some(addr(2)));
+    table.answered(addr(2), vec![pod("a")], at(30), 0.5);
+    table.failed(addr(2), at(400));
+    assert_eq!(table.next(), Some(addr(2)));
+}
+
+#[test]
 fn the_table_and_the_pace_are_bounded() {
     let now = Instant::now();
     let mut table = Table::default();
