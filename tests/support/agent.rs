@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cgroup;
 use crate::http;
-use crate::namespace::Namespace;
+use crate::namespace::{self, Namespace};
 use crate::node::Node;
 use crate::object::NODE_NAME;
 use crate::report::Report;
@@ -143,7 +143,7 @@ impl Agent {
     ) -> anyhow::Result<Self> {
         // Given back before the agent takes it; nobody else asks for it in between.
         let free = || Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?);
-        let address = at(network.as_ref(), free)?;
+        let address = namespace::within(network.as_ref(), free)?;
         // One for each: two may run at once.
         let log = node.folder().join(format!("agent-{}.log", address.port()));
         let mut command = Command::new(binary);
@@ -161,7 +161,7 @@ impl Agent {
             .stderr(File::create(&log).with_context(|| log.display().to_string())?);
         let spawn =
             || command.spawn().with_context(|| format!("cannot start {}", binary.display()));
-        let child = at(network.as_ref(), spawn)?;
+        let child = namespace::within(network.as_ref(), spawn)?;
         let agent = Self { child, address, log, network };
         // So that it ends with the node, whatever ends that.
         cgroup::join(&node.side_cgroup()?, agent.child.id())?;
@@ -191,7 +191,7 @@ impl Agent {
     /// # Errors
     /// If it does not answer.
     pub fn get(&self, path: &str) -> anyhow::Result<http::Answer> {
-        at(self.network.as_ref(), || http::get(self.address, path))
+        namespace::within(self.network.as_ref(), || http::get(self.address, path))
     }
 
     /// Its report, now.
@@ -268,17 +268,6 @@ fn unpinned(candidates: &[String]) -> Vec<String> {
         arguments.extend(["--candidate".to_owned(), candidate.clone()]);
     }
     arguments
-}
-
-/// Does this in a network, or here.
-fn at<T: Send>(
-    network: Option<&Namespace>,
-    work: impl FnOnce() -> anyhow::Result<T> + Send,
-) -> anyhow::Result<T> {
-    match network {
-        Some(network) => network.within(work),
-        None => work(),
-    }
 }
 
 impl Drop for Agent {

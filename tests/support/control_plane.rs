@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use serde_json::json;
 
-use crate::namespace::Namespace;
+use crate::namespace;
 use crate::network::NODE;
 use crate::node::Node;
 use crate::object::uuid;
@@ -82,7 +82,7 @@ impl ControlPlane {
             Stand::BesideTests => (None, Ipv4Addr::LOCALHOST),
             Stand::OnNode => (Some(node.network().clone()), NODE.v4),
         };
-        let [port, first, second] = within(network.as_ref(), || free_ports(address))?;
+        let [port, first, second] = namespace::within(network.as_ref(), || free_ports(address))?;
         let authority = folder.join("certificates/apiserver.crt");
         let address = SocketAddr::new(IpAddr::V4(address), port);
         let mut control_plane = Self {
@@ -190,7 +190,7 @@ impl ControlPlane {
         let cache = format!("--cache-dir={}", self.folder.join("kubectl").display());
         let all: Vec<_> =
             [kubeconfig.as_str(), &cache].into_iter().chain(arguments.iter().copied()).collect();
-        within(self.door.network.as_ref(), || tool::run(&program, &all, input))
+        namespace::within(self.door.network.as_ref(), || tool::run(&program, &all, input))
     }
 
     /// What service accounts asked for until now.
@@ -287,7 +287,7 @@ impl ControlPlane {
         let mut command = Command::new(&path);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let spawn = || command.spawn().with_context(|| format!("cannot start {}", path.display()));
-        let running = Running(within(self.door.network.as_ref(), spawn)?);
+        let running = Running(namespace::within(self.door.network.as_ref(), spawn)?);
         cgroup::join(&self.side, running.0.id())?;
         Ok(running)
     }
@@ -323,14 +323,4 @@ fn free_ports<const COUNT: usize>(address: Ipv4Addr) -> anyhow::Result<[u16; COU
         held.push(listener);
     }
     Ok(ports)
-}
-
-fn within<T: Send>(
-    network: Option<&Namespace>,
-    work: impl FnOnce() -> anyhow::Result<T> + Send,
-) -> anyhow::Result<T> {
-    match network {
-        Some(network) => network.within(work),
-        None => work(),
-    }
 }

@@ -130,3 +130,17 @@ pub fn named(prefix: &str) -> anyhow::Result<Vec<String>> {
 fn set(path: &str, value: &str) -> anyhow::Result<()> {
     fs::write(path, value).with_context(|| format!("cannot set {path} to {value}"))
 }
+
+/// Does this in a network namespace, or here.
+///
+/// # Errors
+/// Those of the work, or if the namespace cannot be entered.
+pub(crate) fn within<T: Send>(
+    network: Option<&Namespace>,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    match network {
+        Some(network) => network.within(work),
+        None => work(),
+    }
+}

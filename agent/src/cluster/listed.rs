@@ -10,23 +10,11 @@ use kube::Client;
 use serde::Deserialize;
 
 use super::connect::{Session, told};
+use super::resource::{self, RESOURCES, Resource};
 use crate::manifests::{self, Loaded};
 
 /// Objects asked for at once: a page of large pods is some megabytes.
 const PAGE: u32 = 500;
-
-/// Kinds that are judged by: group and versions, the best first, then the resource.
-const JUDGED_BY: [(&str, &[&str], &str); 9] = [
-    ("", &["v1"], "namespaces"),
-    ("", &["v1"], "nodes"),
-    ("", &["v1"], "pods"),
-    ("", &["v1"], "services"),
-    ("discovery.k8s.io", &["v1"], "endpointslices"),
-    ("networking.k8s.io", &["v1"], "networkpolicies"),
-    ("policy.networking.k8s.io", &["v1beta1", "v1alpha2"], "clusternetworkpolicies"),
-    ("policy.networking.k8s.io", &["v1alpha1"], "adminnetworkpolicies"),
-    ("policy.networking.k8s.io", &["v1alpha1"], "baselineadminnetworkpolicies"),
-];
 
 /// Policies of implementations, which may deny too and are not judged: they are only counted. What
 /// calicoctl calls `projectcalico.org` is stored as `crd.projectcalico.org`.
@@ -63,9 +51,10 @@ struct PageMeta {
 pub async fn list(session: &Session) -> anyhow::Result<Loaded> {
     let client = &session.client;
     let mut all = Loaded::default();
-    for (group, versions, resource) in JUDGED_BY {
-        for version in versions {
-            if list_kind(client, (group, version, resource), &mut all).await? {
+    let is_judged_by = |resource: &&Resource| resource.kind().is_some_and(|kind| !kind.is_access());
+    for resource in RESOURCES.iter().filter(is_judged_by) {
+        for version in resource.versions {
+            if list_kind(client, resource, version, &mut all).await? {
                 break;
             }
         }
@@ -76,7 +65,7 @@ pub async fn list(session: &Session) -> anyhow::Result<Loaded> {
         if get(client, &format!("/apis/{group}/{version}"), group).await?.is_none() {
             continue;
         }
-        let path = format!("{}?limit=1", path(group, version, resource));
+        let path = format!("{}?limit=1", resource::path(group, version, resource));
         let Some(text) = get(client, &path, resource).await? else { continue };
         let page: Page = serde_json::from_str(&text).with_context(|| path.clone())?;
         let count = page.items.len() as u64 + page.metadata.remaining_item_count;
@@ -90,10 +79,11 @@ pub async fn list(session: &Session) -> anyhow::Result<Loaded> {
 /// False: the API server has no such kind.
 async fn list_kind(
     client: &Client,
-    (group, version, resource): (&str, &str, &str),
+    resource: &Resource,
+    version: &str,
     all: &mut Loaded,
 ) -> anyhow::Result<bool> {
-    let base = path(group, version, resource);
+    let (base, resource) = (resource.path(version), resource.name);
     let mut next = String::new();
     loop {
         let path = match next.as_str() {
@@ -110,13 +100,6 @@ async fn list_kind(
         if next.is_empty() {
             return Ok(true);
         }
-    }
-}
-
-fn path(group: &str, version: &str, resource: &str) -> String {
-    match group {
-        "" => format!("/api/{version}/{resource}"),
-        _ => format!("/apis/{group}/{version}/{resource}"),
     }
 }
 

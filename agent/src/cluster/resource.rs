@@ -77,10 +77,7 @@ pub(super) const RESOURCES: [Resource; 15] = [
 impl Resource {
     /// The path of all of them.
     pub(super) fn path(&self, version: &str) -> String {
-        match self.group {
-            "" => format!("/api/{version}/{}", self.name),
-            group => format!("/apis/{group}/{version}/{}", self.name),
-        }
+        path(self.group, version, self.name)
     }
 
     /// As in `apiVersion`.
@@ -101,6 +98,14 @@ impl Resource {
 
     pub(super) fn is_defined(&self) -> bool {
         matches!(self.what, What::Defined(_))
+    }
+}
+
+/// Where the API server has all objects of a resource; the group of core is empty.
+pub(super) fn path(group: &str, version: &str, name: &str) -> String {
+    match group {
+        "" => format!("/api/{version}/{name}"),
+        group => format!("/apis/{group}/{version}/{name}"),
     }
 }
 
