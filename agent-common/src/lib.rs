@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Raised with every change to a struct, a constant or the meaning of a field in this crate.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Name of the plain hash that leads from a [`FlowKey`] to its slot number (`u32`).
 pub const MAP_FLOWS: &str = "FLOWS";
@@ -33,6 +33,19 @@ pub const MAP_TAKEN: &str = "TAKEN";
 pub const MAP_RETURNED: &str = "RETURNED";
 /// Name of the per-CPU array of totals, indexed by the `TOTAL_*` constants.
 pub const MAP_TOTALS: &str = "TOTALS";
+/// Name of the hash from the device number of a superblock (`u32`, as `super_block.s_dev` has it)
+/// to its [`Volume`]. The agent writes it: what is not in it is never looked at.
+pub const MAP_VOLUMES: &str = "VOLUMES";
+/// Name of the hash of [`WatchedFile`]s to their generation (`u32`), on devices whose [`Volume`]
+/// says [`VOLUME_FILES`].
+pub const MAP_WATCHED_FILES: &str = "WATCHED_FILES";
+/// Name of the hash from [`ReadKey`] to [`ReadCounts`]: who opened which secret file how often.
+pub const MAP_READS: &str = "READS";
+/// Name of the hash from cgroup id to its [`ReaderShare`].
+pub const MAP_READERS: &str = "READERS";
+/// Name of the ring of readers seen for the first time, each an [`EventHeader`] and a
+/// [`SecretSeen`]: a ring of its own, so that nothing else hides them.
+pub const MAP_SECRETS: &str = "SECRETS";
 
 /// Flows the kernel can count at once. More are counted as lost packets. Below 2^23, because a
 /// socket remembers its slot number in 23 bits.
@@ -56,6 +69,25 @@ pub const DNS_BYTES_MAX: usize = 4096;
 /// Longest cgroup path an event carries, without the final zero byte. Longer ones are cut and the
 /// agent finds the path by the cgroup id instead.
 pub const CGROUP_PATH_BYTES_MAX: usize = 448;
+/// Superblocks watched at once.
+pub const VOLUMES_MAX: u32 = 4_096;
+/// Files watched at once on superblocks that hold others, too.
+pub const WATCHED_FILES_MAX: u32 = 4_096;
+/// Pairs of reader and file counted at once. The agent forgets idle ones.
+pub const READS_MAX: u32 = 8_192;
+/// cgroups that read secret files, known at once.
+pub const READERS_MAX: u32 = 4_096;
+/// Bytes in the ring of readers: a power of two and a multiple of the page size.
+pub const SECRETS_BYTES: u32 = 1 << 19;
+/// Readers of one cgroup that are told of in one second; the others are told of when they come
+/// again. What they read is counted all the same.
+pub const SECRETS_SEEN_A_SECOND: u32 = 64;
+/// Bytes of a process name with its final zero (`TASK_COMM_LEN` of include/linux/sched.h).
+pub const COMM_BYTES: usize = 16;
+/// Bytes of a file name with its final zero. A key of a Secret has at most 253.
+pub const FILE_NAME_BYTES: usize = 256;
+/// Bytes of the name of a folder, or of a program, with its final zero; longer ones are cut.
+pub const SHORT_NAME_BYTES: usize = 64;
 
 /// Nothing on this socket told who began: it was first seen in mid-stream.
 pub const DIRECTION_UNKNOWN: u8 = 0;
@@ -95,8 +127,21 @@ pub const STAGE_NO_SOCKET: u32 = 6;
 pub const STAGE_FLOW_QUOTA: u32 = 7;
 /// Losses: a DNS answer found the ring full.
 pub const STAGE_NAMES_FULL: u32 = 8;
+/// Losses: a reader seen for the first time found the ring full. It is told of when it comes again.
+pub const STAGE_SECRETS_FULL: u32 = 9;
+/// Losses: an open of a secret file that found the table of readers full.
+pub const STAGE_READS_FULL: u32 = 10;
+/// Losses: an open of a secret file by a cgroup that used up its share of that table.
+pub const STAGE_READS_QUOTA: u32 = 11;
+/// Losses: a descriptor that was closed before it could be looked at, of any file.
+pub const STAGE_DESCRIPTOR_GONE: u32 = 12;
+/// Losses: a file that io_uring opened into a table of its own, where it has no descriptor.
+pub const STAGE_FIXED_FILE: u32 = 13;
+/// Losses: an open on a watched device number whose superblock is not the one that was told: it
+/// was mounted anew, and nobody knows yet whose it is.
+pub const STAGE_VOLUME_REUSED: u32 = 14;
 /// How many stages there are.
-pub const STAGES: u32 = 9;
+pub const STAGES: u32 = 15;
 /// The label of each stage in `parapet_events_lost_total{stage}`, indexed by its constant.
 pub const STAGE_NAMES: [&str; STAGES as usize] = [
     "ring_full",
@@ -108,6 +153,12 @@ pub const STAGE_NAMES: [&str; STAGES as usize] = [
     "no_socket",
     "flow_quota",
     "names_full",
+    "secrets_full",
+    "reads_full",
+    "reads_quota",
+    "descriptor_gone",
+    "fixed_file",
+    "volume_reused",
 ];
 
 /// Totals that do not depend on room in any table: attempts seen.
@@ -116,8 +167,10 @@ pub const TOTAL_ATTEMPTS: u32 = 0;
 pub const TOTAL_ANSWERED: u32 = 1;
 /// Totals: attempts that were refused.
 pub const TOTAL_REFUSED: u32 = 2;
+/// Totals: opens of secret files, whether there was room to count them by reader or not.
+pub const TOTAL_SECRET_OPENS: u32 = 3;
 /// How many totals there are.
-pub const TOTALS: u32 = 3;
+pub const TOTALS: u32 = 4;
 
 /// Event kind: a flow key was seen for the first time. Body: [`FlowSeen`].
 pub const EVENT_FLOW_SEEN: u32 = 1;
@@ -127,6 +180,12 @@ pub const EVENT_CGROUP_CREATED: u32 = 2;
 pub const EVENT_CGROUP_REMOVED: u32 = 3;
 /// Event kind, in its own ring: a packet from port 53. Body: [`DnsAnswer`], then its bytes.
 pub const EVENT_DNS_ANSWER: u32 = 4;
+/// Event kind, in its own ring: somebody opened a secret file for the first time, or was found with
+/// it open. Body: [`SecretSeen`].
+pub const EVENT_SECRET_SEEN: u32 = 5;
+
+/// Bit of [`Volume::flags`]: only the files in [`MAP_WATCHED_FILES`] count, and not every one.
+pub const VOLUME_FILES: u32 = 1;
 
 /// What the kernel aggregates on. No ephemeral port is part of it.
 #[repr(C)]
@@ -312,6 +371,104 @@ pub struct DnsAnswer {
     pub reserved: u32,
 }
 
+/// What is watched on one superblock.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// `i_generation` of its root folder, a random number where the file system has one: tells a
+    /// superblock from the next one that gets the same device number. 0 is any.
+    pub generation: u32,
+    /// `VOLUME_*` bits.
+    pub flags: u32,
+}
+
+/// One file on a superblock that holds others, too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WatchedFile {
+    /// Inode number.
+    pub inode: u64,
+    /// Device number of its superblock.
+    pub device: u32,
+    /// Always zero.
+    pub reserved: u32,
+}
+
+/// Who opened which file. Names are not part of it: a process may change its own as it likes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReadKey {
+    /// cgroup2 id of the process.
+    pub cgroup_id: u64,
+    /// Inode number of the file.
+    pub inode: u64,
+    /// Inode number of the program that runs; 0 for a thread of the kernel.
+    pub program_inode: u64,
+    /// Device number of that program's superblock.
+    pub program_device: u32,
+    /// Device number of the file's superblock.
+    pub device: u32,
+    /// `i_generation` of the root folder of that superblock; of a [`WatchedFile`] its own.
+    pub generation: u32,
+    /// Effective user id, as the initial user namespace has it.
+    pub uid: u32,
+}
+
+/// What a reader did with a file. The kernel adds, the agent reads and removes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadCounts {
+    /// Opens for reading or writing: neither `O_PATH` nor `stat`.
+    pub opens_total: u64,
+    /// First reads of an opened file, where the kernel shows them.
+    pub reads_total: u64,
+    /// Mappings, where the kernel shows them.
+    pub maps_total: u64,
+    /// Times that the file was found open in a sweep over all descriptors and mappings.
+    pub held_total: u64,
+    /// Nanoseconds on the monotonic clock.
+    pub first_seen_ns: u64,
+    /// Nanoseconds on the monotonic clock.
+    pub last_seen_ns: u64,
+    /// 1 once the ring told of it.
+    pub is_told: u64,
+}
+
+/// How much of [`MAP_READS`] one cgroup took, and how often it was told of.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderShare {
+    /// Entries; the agent takes back what it removes.
+    pub entries: u64,
+    /// Opens that were counted for no entry.
+    pub refused_total: u64,
+    /// The second, on the monotonic clock, in which the last reader was told of.
+    pub second: u64,
+    /// Readers told of in it.
+    pub told: u64,
+}
+
+/// Body of [`EVENT_SECRET_SEEN`]. Names end with a zero byte and are what the process and the file
+/// system say: any bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecretSeen {
+    /// Reader and file.
+    pub key: ReadKey,
+    /// Process id, as the initial namespace has it.
+    pub pid: u32,
+    /// Always zero.
+    pub reserved: u32,
+    /// Name of the thread.
+    pub comm: [u8; COMM_BYTES],
+    /// Name of the program's file, without folders.
+    pub program: [u8; SHORT_NAME_BYTES],
+    /// Name of the folder that the file is in.
+    pub folder: [u8; SHORT_NAME_BYTES],
+    /// Name of the file.
+    pub file: [u8; FILE_NAME_BYTES],
+}
+
 const _: () = assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
 const _: () = assert!(core::mem::offset_of!(FlowKey, service_port) == 24);
 const _: () = assert!(core::mem::offset_of!(FlowKey, direction) == 28);
@@ -329,3 +486,6 @@ const _: () = assert!(size_of::<EventHeader>() == 16);
 const _: () = assert!(size_of::<FlowSeen>() == 40);
 const _: () = assert!(size_of::<CgroupEvent>() == 16);
 const _: () = assert!(size_of::<DnsAnswer>() == 32);
+const _: () = assert!(size_of::<Volume>() == 8 && size_of::<WatchedFile>() == 16);
+const _: () = assert!(size_of::<ReadKey>() == 40 && size_of::<ReadCounts>() == 56);
+const _: () = assert!(size_of::<ReaderShare>() == 32 && size_of::<SecretSeen>() == 448);

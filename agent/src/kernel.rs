@@ -14,6 +14,7 @@ use parapet_common::{
     MAP_TOTALS, SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL, ServicePort,
 };
 use parapet_core::record::{self, DnsRecord, Event, EventBody, Record};
+use parapet_core::secrets::ReaderSeen;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -259,6 +260,7 @@ fn as_record(event: Event, clock: &Clock, prefix: &str, seen: impl FnOnce(u32)) 
         EventBody::Dns { cgroup_id, carrier, payload } => {
             Some(Record::Dns(DnsRecord { cgroup_id, at, carrier, payload }))
         }
+        EventBody::Reader(seen) => Some(Record::Reader(ReaderSeen { at, ..seen })),
     }
 }
 

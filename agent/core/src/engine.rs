@@ -17,6 +17,7 @@ use crate::names::Names;
 use crate::object::{Change, Kind};
 use crate::policy::{PolicySet, Probe, Selection};
 use crate::record::{FlowRecord, Record};
+use crate::secrets::VolumeFacts;
 use crate::snapshot::{EdgeKey, EndSide, RejectedPolicy, Snapshot, VerdictTotals};
 use crate::verdict::{Decision, Profile, Reason, SideVerdict, Verdict};
 
@@ -57,6 +58,8 @@ pub enum Input {
     PodsUnused(Vec<String>, Timestamp),
     /// This node: its name and all of its own addresses, bridges and tunnels included.
     Node(NodeFacts),
+    /// Every secret volume and watched file of this node, as of this time.
+    Volumes(Vec<VolumeFacts>, Timestamp),
     /// Time went on.
     Tick(Timestamp),
 }
@@ -193,6 +196,7 @@ impl Engine {
                 self.index.set_node(&facts);
                 retry.index = true;
             }
+            Input::Volumes(_, at) => self.time_is(at),
             Input::Tick(at) => {
                 self.time_is(at);
                 self.ledger.tick(self.now);
@@ -238,6 +242,7 @@ impl Engine {
             rejections: self.rejections(),
             notices: self.sets.notices(),
             verdict_totals: self.totals.clone(),
+            secrets: Arc::default(),
         })
     }
 
@@ -290,6 +295,7 @@ impl Engine {
                 self.names.take(&owner, answer);
                 false
             }
+            Record::Read(_) | Record::Reader(_) => false,
             Record::Lost { stage, count } => {
                 self.lose(stage, count);
                 false

@@ -16,6 +16,7 @@ pub mod names;
 pub mod object;
 pub mod policy;
 pub mod record;
+pub mod secrets;
 pub mod snapshot;
 pub mod verdict;
 

@@ -8,6 +8,7 @@ use std::num::NonZeroU16;
 
 use crate::flow::{Direction, Protocol, Timestamp};
 use crate::identity::Translation;
+use crate::secrets::{ReadRecord, ReaderSeen};
 
 /// One fact from the kernel or from the node's cgroup tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,10 @@ pub enum Record {
     },
     /// A packet from port 53.
     Dns(DnsRecord),
+    /// Secret files were opened.
+    Read(ReadRecord),
+    /// Who opens a secret file, told once.
+    Reader(ReaderSeen),
     /// Losses of a stage since they were last read.
     Lost {
         /// Label of the stage, one of `parapet_common::STAGE_NAMES` or of user space.
@@ -195,6 +200,9 @@ pub enum EventBody {
         /// What it carried.
         payload: Vec<u8>,
     },
+    /// Somebody has a secret file open. The time of the reader is that of the event, which its
+    /// receiver fills in.
+    Reader(ReaderSeen),
 }
 
 /// Why bytes are no event.

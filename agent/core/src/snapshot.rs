@@ -14,6 +14,7 @@ use crate::identity::Rewritten;
 use crate::judgement::Judgement;
 use crate::policy::Rejection;
 use crate::record::Counts;
+use crate::secrets::SecretsSnapshot;
 use crate::verdict::{Decision, Reason};
 
 /// Everything the agent knows, as of one step.
@@ -49,6 +50,8 @@ pub struct Snapshot {
     /// What was said of each attempt when it was seen.
     #[serde(serialize_with = "verdict_rows")]
     pub verdict_totals: VerdictTotals,
+    /// Who mounts and who reads secrets.
+    pub secrets: Arc<SecretsSnapshot>,
 }
 
 /// A policy, or another object of a candidate, that is not judged.
