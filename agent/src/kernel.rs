@@ -36,6 +36,7 @@ mod attach;
 mod check;
 mod clock;
 mod counters;
+pub(crate) mod handle;
 #[cfg(feature = "measure")]
 pub mod inventory;
 mod layout;
