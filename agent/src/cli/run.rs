@@ -15,7 +15,7 @@ use crate::export::Published;
 use crate::export::http::LISTEN_DEFAULT;
 use crate::kernel::{KernelConfig, PINS_DEFAULT};
 use crate::node::{cgroups, host_name};
-use crate::runtime::{ObjectSource, Peers};
+use crate::runtime::{ObjectSource, Peers, SecretsConfig};
 use crate::{memory, runtime};
 
 /// What `parapet run` is asked.
@@ -95,6 +95,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         node_name: args.node_name.unwrap_or_else(host_name),
         profile: args.policies.profile.into(),
+        secrets: SecretsConfig::default(),
     };
     memory::give_back();
     let tasks = tokio::runtime::Builder::new_multi_thread()
