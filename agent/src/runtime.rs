@@ -56,6 +56,41 @@ pub struct Config {
     pub node_name: String,
     /// Which letter policies are read by.
     pub profile: Profile,
+    /// Where secrets are, and who puts them there.
+    pub secrets: SecretsConfig,
+}
+
+/// The kubelet's folder on this node, unless it was told another.
+pub const KUBELET_ROOT_DEFAULT: &str = "/var/lib/kubelet";
+/// Units of kubelets: the plain one, and k3s, which is a kubelet and a runtime in one.
+pub const KUBELET_UNITS: [&str; 3] =
+    ["system.slice/kubelet.service", "system.slice/k3s.service", "system.slice/k3s-agent.service"];
+/// Units of container runtimes.
+pub const RUNTIME_UNITS: [&str; 3] =
+    ["system.slice/containerd.service", "system.slice/crio.service", "system.slice/docker.service"];
+
+/// Where secrets are on this node, and whose work it is to read them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretsConfig {
+    /// The kubelet's folder: volumes are below `pods/<uid>/volumes`.
+    pub kubelet_root: PathBuf,
+    /// Files of the node to watch, and folders with all their files.
+    pub watched: Vec<PathBuf>,
+    /// Units of the kubelet, as [`parapet_core::identity::Place`] has them.
+    pub kubelet_units: Vec<String>,
+    /// Units of the container runtime.
+    pub runtime_units: Vec<String>,
+}
+
+impl Default for SecretsConfig {
+    fn default() -> Self {
+        Self {
+            kubelet_root: PathBuf::from(KUBELET_ROOT_DEFAULT),
+            watched: Vec::new(),
+            kubelet_units: KUBELET_UNITS.map(str::to_owned).to_vec(),
+            runtime_units: RUNTIME_UNITS.map(str::to_owned).to_vec(),
+        }
+    }
 }
 
 /// Where the cluster's objects come from.
