@@ -30,7 +30,7 @@ use crate::node::conntrack::Translator;
 use crate::node::volumes::Scan;
 use crate::node::{addresses, cgroups};
 
-pub use self::secrets::SecretsConfig;
+pub use self::secrets::{KUBELET_ROOT_DEFAULT, KUBELET_UNITS, RUNTIME_UNITS, SecretsConfig};
 
 mod cluster;
 mod secrets;
@@ -60,7 +60,7 @@ pub struct Config {
     pub node_name: String,
     /// Which letter policies are read by.
     pub profile: Profile,
-    /// Where secrets are.
+    /// Where secrets are, and who puts them there.
     pub secrets: SecretsConfig,
 }
 

@@ -39,35 +39,35 @@ const DOUBTS_MAX: usize = 64;
 /// Files that were doubted once and are not doubted again.
 const DOUBTED_MAX: usize = READS_MAX as usize;
 
-/// Where secrets are, and whose reads of them are expected.
+/// The kubelet's folder on this node, unless it was told another.
+pub const KUBELET_ROOT_DEFAULT: &str = "/var/lib/kubelet";
+/// Units of kubelets: the plain one, and k3s, which is a kubelet and a runtime in one.
+pub const KUBELET_UNITS: [&str; 3] =
+    ["system.slice/kubelet.service", "system.slice/k3s.service", "system.slice/k3s-agent.service"];
+/// Units of container runtimes.
+pub const RUNTIME_UNITS: [&str; 3] =
+    ["system.slice/containerd.service", "system.slice/crio.service", "system.slice/docker.service"];
+
+/// Where secrets are on this node, and whose work it is to read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretsConfig {
-    /// The kubelet's folder.
+    /// The kubelet's folder: volumes are below `pods/<uid>/volumes`.
     pub kubelet_root: PathBuf,
-    /// Files and folders of the node that are watched, too.
+    /// Files of the node to watch, and folders with all their files.
     pub watched: Vec<PathBuf>,
-    /// cgroups of the kubelet, below the root of the hierarchy.
+    /// Units of the kubelet, as [`parapet_core::identity::Place`] has them.
     pub kubelet_units: Vec<String>,
-    /// cgroups of the container runtime.
+    /// Units of the container runtime.
     pub runtime_units: Vec<String>,
 }
 
 impl Default for SecretsConfig {
     fn default() -> Self {
-        let units = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         Self {
-            kubelet_root: PathBuf::from("/var/lib/kubelet"),
+            kubelet_root: PathBuf::from(KUBELET_ROOT_DEFAULT),
             watched: Vec::new(),
-            kubelet_units: units(&[
-                "system.slice/kubelet.service",
-                "system.slice/k3s.service",
-                "system.slice/k3s-agent.service",
-            ]),
-            runtime_units: units(&[
-                "system.slice/containerd.service",
-                "system.slice/crio.service",
-                "system.slice/docker.service",
-            ]),
+            kubelet_units: KUBELET_UNITS.map(str::to_owned).to_vec(),
+            runtime_units: RUNTIME_UNITS.map(str::to_owned).to_vec(),
         }
     }
 }
