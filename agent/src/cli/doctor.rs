@@ -224,11 +224,8 @@ mod tests {
             requirement("b", false, true),
             requirement("c", false, false),
         ];
-        let secrets = Sight {
-            seen_by: Some("S"),
-            not_used: vec!["N".to_owned()],
-            cannot_see: &["X", "Y"],
-        };
+        let secrets =
+            Sight { seen_by: Some("S"), not_used: vec!["N".to_owned()], cannot_see: &["X", "Y"] };
         let expected = "ok      a: F\nMISSING b: F\n          without it: C\n          \
                         to get it:  H\nreduced c: F\n          without it: C\n          \
                         to get it:  H\n\nOpens of secret files are seen by S\n  better, but \

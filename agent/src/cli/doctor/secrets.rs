@@ -70,8 +70,11 @@ impl Sight {
 
 /// The kubelet's folder, the volumes in it, watched files, and whose processes sweeps see.
 pub(super) fn check(kubelet_root: &Path, watched: &[PathBuf]) -> Vec<Requirement> {
-    let scan = scan(kubelet_root, watched);
-    vec![folder(kubelet_root), volumes(&scan), pid_namespace()]
+    let folder = folder(kubelet_root);
+    // What follows from a folder that is not there goes without saying.
+    let scan = (folder.ok || !watched.is_empty()).then(|| scan(kubelet_root, watched));
+    let volumes = scan.as_ref().map(volumes);
+    [Some(folder), volumes, Some(pid_namespace())].into_iter().flatten().collect()
 }
 
 fn scan(kubelet_root: &Path, watched: &[PathBuf]) -> Scan {
@@ -201,7 +204,10 @@ mod tests {
             (missing.ok, missing.found.as_str()),
             (false, "/no/such/kubelet/pods: No such file or directory (os error 2)")
         );
-        let scan = Scan { volumes: Vec::new(), problems: ["a", "b", "c", "d"].map(str::to_owned).to_vec() };
+        let scan = Scan {
+            volumes: Vec::new(),
+            problems: ["a", "b", "c", "d"].map(str::to_owned).to_vec(),
+        };
         let found = "0 volumes of pods, 0 watched files of the node; a; b; c; and 1 more";
         assert_eq!(volumes(&scan).found, found);
         assert!(volumes(&Scan::default()).ok);
