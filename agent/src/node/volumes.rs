@@ -37,6 +37,8 @@ const UNSEEN_NS_MAX: u64 = 600 * 1_000_000_000;
 /// A volume without `..data` is walked again so often: only folders directly below its root show
 /// at the root that they changed.
 const WALK_EVERY_NS: u64 = 10 * 1_000_000_000;
+const NO_GENERATION: &str = "name_to_handle_at is forbidden (by the container's seccomp profile, \
+    without CAP_SYS_ADMIN): a volume is known by its device number alone";
 /// How often folders that should be mounts are looked for.
 const FOLDERS_EVERY_NS: u64 = 30 * 1_000_000_000;
 
@@ -142,6 +144,9 @@ impl Registry {
             known.look(now, &mut problems);
         }
         self.forget_unseen(now);
+        if self.known.keys().any(|id| id.generation == 0) {
+            problems.push(NO_GENERATION.to_owned());
+        }
         let mut volumes = self.told(&mut problems);
         let pods: BTreeSet<u32> = volumes.iter().map(|volume| volume.id.device).collect();
         volumes.extend(self.watched.scan(now, &pods, &mut problems));
@@ -225,10 +230,6 @@ impl Registry {
             self.mount_problems.push(format!("{}: is not to be reached", mount.point.display()));
             return;
         }
-        if id.generation == 0 {
-            let shown = mount.point.display();
-            self.mount_problems.push(format!("{shown}: the kernel tells no generation of it"));
-        }
         let owner = place.owner();
         if let Some(known) = self.known.get_mut(&id) {
             if known.facts.owner == owner {
@@ -267,8 +268,12 @@ impl Registry {
     /// Without mounts that reach this namespace, a volume is an empty folder on the node's disk.
     fn look_for_folders(&mut self) {
         let found = place::folders(&self.pods, PODS_VOLUMES_MAX);
-        let mounted: BTreeSet<_> =
-            self.known.values().filter_map(|known| known.mount.as_ref()).map(|(_, at)| at).collect();
+        let mounted: BTreeSet<_> = self
+            .known
+            .values()
+            .filter_map(|known| known.mount.as_ref())
+            .map(|(_, at)| at)
+            .collect();
         let bare: BTreeSet<_> =
             found.into_iter().filter(|folder| !mounted.contains(folder)).collect();
         // One that was just made, or is about to go, is there once only.
@@ -367,8 +372,8 @@ impl Known {
             return;
         }
         let stamp = folder.stamp();
-        let is_old = stamp.generation.is_empty()
-            && now.0.saturating_sub(self.walked_at.0) >= WALK_EVERY_NS;
+        let is_old =
+            stamp.generation.is_empty() && now.0.saturating_sub(self.walked_at.0) >= WALK_EVERY_NS;
         if stamp == self.stamp && !self.is_doubted && !is_old {
             return;
         }
