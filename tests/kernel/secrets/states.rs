@@ -71,7 +71,7 @@ fn a_reader_of_an_old_generation_is_stale_until_it_reads_again() {
     let own = "a/api db/pass <- self a/api:main";
     expect(&agent, &[(own, 1)]);
     let new = db.write(&[("pass", "2"), ("user", "2")]).unwrap();
-    let stale = |report: &Report| {
+    let stale = |report: &Report| -> Vec<[String; 3]> {
         let mount = report.secrets.mount("a/api db by volume").unwrap();
         let stale = mount.stale.iter();
         stale.map(|it| [&it.container, &it.read, &it.current].map(String::clone)).collect()
