@@ -13,9 +13,10 @@ use parapet_core::object::{Change, Kind};
 use tokio::sync::mpsc;
 
 use super::{Config, ObjectSource, Owner, Peers};
+use crate::clock::now;
 use crate::cluster::{Staged, Update, WatchState, Watches};
 use crate::export::status::{ApiHealth, ApiRequests, SourceHealth};
-use crate::export::time::now;
+use crate::memory;
 
 /// An open watch may be silent for as long as the server keeps it, and some time to open another.
 const SILENCE_MAX: Duration = Duration::from_secs(420);
@@ -88,8 +89,12 @@ impl Owner {
         let at = now();
         match update {
             Update::Changes(changes) => {
+                let ends_list = changes.iter().any(|change| matches!(change, Change::Listed(_)));
                 self.step(Input::Cluster(changes, at));
                 self.services.look(self.engine.index());
+                if ends_list {
+                    memory::trim();
+                }
             }
             Update::Staged(name, Staged { objects }) => {
                 let candidate = Candidate { objects, removed: Vec::new() };

@@ -41,7 +41,7 @@ const fn compiler(package: &'static str, reason: &'static str) -> Need {
 }
 
 /// Everything, in the order in which it is needed.
-pub(crate) const PACKAGES: [Need; 18] = [
+pub(crate) const PACKAGES: [Need; 19] = [
     tool("g++", "g++", "links every Rust binary; LLVM in bpf-linker and libFuzzer are C++"),
     tool("ca-certificates", "update-ca-certificates", "cargo fetches crates over TLS"),
     compiler("rustc-web", "Debian's current rustc, which compiles the BPF programs"),
@@ -69,6 +69,7 @@ pub(crate) const PACKAGES: [Need; 18] = [
         "go",
         "builds the real API server of the cluster tier, or fetches the Go for it",
     ),
+    package("libfaketime", "sets the agent's clock, and no other, in a test of the cluster tier"),
 ];
 
 #[cfg(test)]
