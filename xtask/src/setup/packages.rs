@@ -41,7 +41,7 @@ const fn compiler(package: &'static str, reason: &'static str) -> Need {
 }
 
 /// Everything, in the order in which it is needed.
-pub(crate) const PACKAGES: [Need; 19] = [
+pub(crate) const PACKAGES: [Need; 20] = [
     tool("g++", "g++", "links every Rust binary; LLVM in bpf-linker and libFuzzer are C++"),
     tool("ca-certificates", "update-ca-certificates", "cargo fetches crates over TLS"),
     compiler("rustc-web", "Debian's current rustc, which compiles the BPF programs"),
@@ -53,6 +53,7 @@ pub(crate) const PACKAGES: [Need; 19] = [
     tool("procps", "ps", "shows what the simulated node left running when a test fails"),
     tool("curl", "curl", "reads /metrics and /status as the README's examples do"),
     tool("softflowd", "softflowd", "the flow exporter whose price a connection's is held against"),
+    tool("libbpf-tools", "opensnoop", "opensnoop, whose price a secret open's is held against"),
     tool("conntrack", "conntrack", "whose events the bench counts until it misses the first"),
     tool(
         "prometheus",
