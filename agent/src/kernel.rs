@@ -36,6 +36,7 @@ mod attach;
 mod check;
 mod clock;
 mod counters;
+pub(crate) mod handle;
 #[cfg(feature = "measure")]
 pub mod inventory;
 mod layout;
@@ -45,6 +46,7 @@ pub mod measure;
 mod pairs;
 mod pins;
 mod probes;
+pub(crate) mod ready;
 #[cfg(feature = "measure")]
 pub mod rewrite;
 mod service_ports;
@@ -227,6 +229,14 @@ impl Sensor {
     pub fn totals(&self) -> Totals {
         self.counters.totals()
     }
+
+    /// STUB
+    pub fn set_volumes(&mut self, _volumes: &[parapet_core::secrets::VolumeFacts]) -> usize {
+        0
+    }
+
+    /// STUB
+    pub fn sweep(&mut self) {}
 
     /// Tells the packet programs which addresses and ports are Services', with their `SERVICE_*`
     /// bits; how many did not fit comes back.
