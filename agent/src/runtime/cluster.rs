@@ -67,8 +67,8 @@ impl Live {
             return Ok(None);
         };
         let taken = config.candidates.iter().map(|candidate| candidate.name.clone()).collect();
-        let only = (*peers == Peers::Seen).then_some(config.node_name.as_str());
-        let (watches, updates) = Watches::start(target, taken, only).await?;
+        let node = (config.node_name.as_str(), *peers == Peers::Seen);
+        let (watches, updates) = Watches::start(target, taken, node).await?;
         tracing::info!("watching {}", watches.server());
         let stale_after = *stale_after;
         let (sums, misread) = (Sums::default(), BTreeMap::new());
