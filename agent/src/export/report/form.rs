@@ -125,7 +125,7 @@ mod tests {
         );
         assert_eq!(
             aligned(&header, rows),
-            "N                                 X\n=a|b,\"<i>\\u{1b}[2J\\n\\u{202e}c  1\n"
+            "N                              X\n=a|b,\"<i>\\u{1b}[2J\\n\\u{202e}c  1\n"
         );
     }
 

@@ -139,7 +139,7 @@ impl Selection {
     }
 
     fn wants_read(&self, row: &ReadRow) -> bool {
-        let foreign = is_foreign(row.relation) && is_secret(&row.source);
+        let foreign = is_foreign(row) && is_secret(&row.source);
         self.only.is_empty() || foreign && self.wants(Finding::ForeignReads)
     }
 
@@ -153,7 +153,7 @@ impl SecretsReport {
     #[must_use]
     pub fn without_routine(mut self) -> Self {
         self.mounts.retain(|row| is_secret(&row.source));
-        self.reads.retain(|row| is_secret(&row.source) && !is_routine(row.relation));
+        self.reads.retain(|row| is_secret(&row.source) && !is_routine(row));
         self
     }
 }
@@ -174,11 +174,14 @@ fn reader_namespace(reader: &Reader) -> Option<&str> {
     }
 }
 
-/// Not a container that mounts it, nor those that put it there.
+/// By none of the containers that mount it, nor by those that put it there. Of a file of the node
+/// nobody says who ought to read it.
 #[must_use]
-pub fn is_foreign(relation: Relation) -> bool {
-    match relation {
-        Relation::Sibling | Relation::OtherPod | Relation::Node | Relation::Unknown => true,
+pub fn is_foreign(row: &ReadRow) -> bool {
+    match row.relation {
+        Relation::Sibling | Relation::OtherPod | Relation::Node | Relation::Unknown => {
+            row.owner != SecretOwner::Node
+        }
         Relation::Own | Relation::Kubelet | Relation::Runtime => false,
     }
 }
@@ -186,8 +189,8 @@ pub fn is_foreign(relation: Relation) -> bool {
 /// The kubelet writes what it mounts and compares it once a minute or so; the runtime sets up the
 /// mounts.
 #[must_use]
-pub fn is_routine(relation: Relation) -> bool {
-    matches!(relation, Relation::Kubelet | Relation::Runtime)
+pub fn is_routine(row: &ReadRow) -> bool {
+    matches!(row.relation, Relation::Kubelet | Relation::Runtime) && row.owner != SecretOwner::Node
 }
 
 /// Whether it is a secret, and not something else that a projected volume holds beside one.

@@ -181,3 +181,6 @@ fn earlier(a: &str, b: &str) -> String {
 fn later(a: &str, b: &str) -> String {
     a.max(b).to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,8 +60,8 @@ fn chosen(report: &Report, selection: &Selection, all: bool) -> SecretsReport {
 fn sections(report: &Report, selection: &Selection, all: bool) -> Vec<Section> {
     let chosen = chosen(report, selection, all);
     let is_merged = !report.nodes.is_empty();
-    let reads = |title, wanted: fn(Relation) -> bool| {
-        let reads = chosen.reads.iter().filter(|read| wanted(read.relation));
+    let reads = |title, wanted: fn(&ReadRow) -> bool| {
+        let reads = chosen.reads.iter().filter(|read| wanted(read));
         read_section(title, reads, is_merged)
     };
     let known = report.secrets.as_ref().map_or(&[][..], |secrets| &secrets.tokens);
@@ -70,7 +70,8 @@ fn sections(report: &Report, selection: &Selection, all: bool) -> Vec<Section> {
         mount_section(&chosen.mounts),
         stale_section(&chosen.mounts, is_merged),
         token_section(&chosen.tokens, known),
-        reads("Read by its own containers", |relation| relation == Relation::Own),
+        reads("Files of the node, and who read them", |read| read.owner == SecretOwner::Node),
+        reads("Read by its own containers", |read| read.relation == Relation::Own),
         reads("Read by the kubelet and the container runtime", is_routine),
     ];
     all.into_iter().filter(|section| !section.rows.is_empty()).collect()
@@ -191,14 +192,7 @@ fn stale_section(mounts: &[MountRow], is_merged: bool) -> Section {
 
 /// `known`: all tokens, because where a change belongs depends on who else has the same account.
 fn token_section(tokens: &[TokenRow], known: &[TokenRow]) -> Section {
-    let columns = [
-        "token of",
-        "service account",
-        "mounted by",
-        "state",
-        "read by",
-        "set automountServiceAccountToken: false in",
-    ];
+    let columns = ["token of", "service account", "mounted by", "state", "read by", "say so in"];
     let mut tokens: Vec<&TokenRow> = tokens.iter().collect();
     tokens.sort_by_key(|row| !row.is_candidate);
     let row = |row: &TokenRow| {
@@ -212,7 +206,7 @@ fn token_section(tokens: &[TokenRow], known: &[TokenRow]) -> Section {
         ]
     };
     Section {
-        title: "Service account tokens",
+        title: "Service account tokens, which automountServiceAccountToken: false takes away",
         header: header(columns, false),
         rows: tokens.into_iter().map(row).collect(),
     }
@@ -226,7 +220,10 @@ fn advice(row: &TokenRow, known: &[TokenRow]) -> String {
             (MountState::NeverRead, TokenMount::Volume) => {
                 "nowhere: a volume of the pod asks for it".to_owned()
             }
-            (MountState::NeverRead, _) => "not yet known".to_owned(),
+            (MountState::NeverRead, _) if row.has_gaps => {
+                "not sure: it may have been read unseen".to_owned()
+            }
+            (MountState::NeverRead, _) => "not sure: wait until a start was seen".to_owned(),
             _ => String::new(),
         };
     }
@@ -295,28 +292,30 @@ fn counts(text: &mut String, report: &Report, selection: &Selection, mine: &Secr
     };
     if selection.secret.is_some() && shown.mounts.is_empty() && shown.reads.is_empty() {
         let _ = writeln!(text, "no secret of that name was seen");
+    } else if mine.mounts.is_empty() && mine.reads.is_empty() && mine.tokens.is_empty() {
+        let _ = writeln!(text, "no such secret was seen");
     }
     let mounted = shown.mounts.iter().filter(|row| !words::is_api_token(&row.source));
     let of = |state: MountState| mounted.clone().filter(move |row| row.state == state).count();
-    let foreign: Vec<_> = shown.reads.iter().filter(|read| is_foreign(read.relation)).collect();
+    let foreign: Vec<_> = shown.reads.iter().filter(|read| is_foreign(read)).collect();
     let foreign = names(foreign.into_iter().map(|read| (&read.owner, &read.source)).collect());
     let stale: usize = shown.mounts.iter().map(|row| row.stale.len()).sum();
     let candidates = shown.tokens.iter().filter(|row| row.is_candidate).count();
     let all = [
-        (Finding::ForeignReads, foreign, "read by others"),
+        (Finding::ForeignReads, foreign, "secrets read by others"),
         (Finding::NeverRead, of(MountState::NeverRead), "mounted and never read"),
         (Finding::Stale, stale, "containers on an old version"),
         (Finding::TokenCandidates, candidates, "tokens that nobody reads"),
         (Finding::Unobservable, of(MountState::Unobservable), "unobservable"),
     ];
     let parts = all.iter().filter(|(finding, ..)| selection.wants(*finding));
-    let parts: Vec<String> = parts.map(|(_, count, what)| format!("{count} {what}")).collect();
-    let _ = writeln!(text, "{}, since {}", parts.join(", "), super::since(report));
+    let parts: Vec<String> = parts.map(|(_, count, what)| format!("{what}: {count}")).collect();
+    let _ = writeln!(text, "{}; since {}", parts.join(", "), super::since(report));
 }
 
 /// What the tables do not show, so that nobody takes it for nothing.
 fn left_out(text: &mut String, mine: &SecretsReport) {
-    let routine = mine.reads.iter().filter(|read| is_routine(read.relation));
+    let routine = mine.reads.iter().filter(|read| is_routine(read));
     let opens = routine.map(|read| read.counts.opens).fold(0, u64::saturating_add);
     if opens > 0 {
         let _ = writeln!(
@@ -324,8 +323,7 @@ fn left_out(text: &mut String, mine: &SecretsReport) {
             "{opens} opens by the kubelet and the container runtime, whose work it is (--all)"
         );
     }
-    let others =
-        mine.reads.iter().filter(|read| !is_secret(&read.source) && !is_routine(read.relation));
+    let others = mine.reads.iter().filter(|read| !is_secret(&read.source) && !is_routine(read));
     let opens = others.map(|read| read.counts.opens).fold(0, u64::saturating_add);
     if opens > 0 {
         let _ = writeln!(

@@ -77,13 +77,13 @@ pub(super) fn reader(reader: &Reader) -> String {
 
 pub(super) fn relation(relation: Relation) -> &'static str {
     match relation {
-        Relation::Own => "its own",
-        Relation::Sibling => "a container of the same pod without this mount",
-        Relation::OtherPod => "another pod",
-        Relation::Node => "a process of the node",
-        Relation::Kubelet => "the kubelet",
-        Relation::Runtime => "the container runtime",
-        Relation::Unknown => "not known",
+        Relation::Own => "own container",
+        Relation::Sibling => "sibling container",
+        Relation::OtherPod => "other pod",
+        Relation::Node => "node process",
+        Relation::Kubelet => "kubelet",
+        Relation::Runtime => "runtime",
+        Relation::Unknown => "unknown",
     }
 }
 
