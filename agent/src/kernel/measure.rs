@@ -117,7 +117,8 @@ impl Measured {
             share_divisor: 1,
             ..KernelConfig::default()
         };
-        let (mut programs, btf) = load::open(&config, None).map_err(|error| error.to_string())?;
+        let load::Opened { mut programs, btf, .. } =
+            load::open(&config, None).map_err(|error| error.to_string())?;
         let mut slots = load::slots(&mut programs, &config).map_err(|error| error.to_string())?;
         slots.fill()?;
         let root = File::open(cgroup).map_err(|error| error.to_string())?;
