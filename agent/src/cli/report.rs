@@ -39,9 +39,9 @@ Examples:
   Who read the keys of this node? The agent must run with --watch-file /etc/kubernetes/pki
     parapet report secrets --secret /etc/kubernetes/pki
 
-\"Never read\" says for how long it was watched, and how many starts of its containers: most programs
-read their secrets when they start. What a container gets as a variable (env, envFrom) is no file and
-cannot be seen; subPath mounts are files and are seen.";
+\"Never read\" says for how long it was watched, and how many starts of its containers were seen:
+most programs read their secrets when they start. What a container gets as a variable (env,
+envFrom) is no file and cannot be seen; subPath mounts are files and are seen.";
 
 #[derive(Debug, clap::Args)]
 struct Flows {

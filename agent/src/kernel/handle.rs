@@ -56,9 +56,7 @@ pub(crate) fn generation(of: BorrowedFd<'_>, inode: u64) -> io::Result<Option<u3
 
 fn read(kind: i32, bytes: u32, words: &[u32; 32], inode: u64) -> Option<u32> {
     let [low, high] = [inode & u64::from(u32::MAX), inode >> 32];
-    let at = |first: usize| {
-        u64::from(words[first]) == low && u64::from(words[first + 1]) == high
-    };
+    let at = |first: usize| u64::from(words[first]) == low && u64::from(words[first + 1]) == high;
     match (kind, bytes) {
         // tmpfs: shmem_encode_fh of mm/shmem.c.
         (KIND_PLAIN, 12) => at(1).then_some(words[0]),

@@ -267,8 +267,12 @@ impl Registry {
     /// Without mounts that reach this namespace, a volume is an empty folder on the node's disk.
     fn look_for_folders(&mut self) {
         let found = place::folders(&self.pods, PODS_VOLUMES_MAX);
-        let mounted: BTreeSet<_> =
-            self.known.values().filter_map(|known| known.mount.as_ref()).map(|(_, at)| at).collect();
+        let mounted: BTreeSet<_> = self
+            .known
+            .values()
+            .filter_map(|known| known.mount.as_ref())
+            .map(|(_, at)| at)
+            .collect();
         let bare: BTreeSet<_> =
             found.into_iter().filter(|folder| !mounted.contains(folder)).collect();
         // One that was just made, or is about to go, is there once only.
@@ -367,8 +371,8 @@ impl Known {
             return;
         }
         let stamp = folder.stamp();
-        let is_old = stamp.generation.is_empty()
-            && now.0.saturating_sub(self.walked_at.0) >= WALK_EVERY_NS;
+        let is_old =
+            stamp.generation.is_empty() && now.0.saturating_sub(self.walked_at.0) >= WALK_EVERY_NS;
         if stamp == self.stamp && !self.is_doubted && !is_old {
             return;
         }

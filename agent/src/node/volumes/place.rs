@@ -70,7 +70,11 @@ impl Subpath {
             return None;
         }
         let (generation, path) = below(&mount.root);
-        Some(VolumeFile { inode: found.stx_ino, path: shared(&path), generation: shared(&generation) })
+        Some(VolumeFile {
+            inode: found.stx_ino,
+            path: shared(&path),
+            generation: shared(&generation),
+        })
     }
 }
 
@@ -138,9 +142,7 @@ mod tests {
         let of = |root: &str, below: &str| {
             Place::of(&mount(root, &format!("/k/pods/{below}")), Path::new("/k/pods"))
         };
-        let place = |plugin| {
-            Some(Place { uid: "u".to_owned(), volume: "v".to_owned(), plugin })
-        };
+        let place = |plugin| Some(Place { uid: "u".to_owned(), volume: "v".to_owned(), plugin });
         assert_eq!(of("/", "u/volumes/kubernetes.io~secret/v"), place(VolumePlugin::Secret));
         assert_eq!(of("/", "u/volumes/kubernetes.io~projected/v"), place(VolumePlugin::Projected));
         assert_eq!(of("/", "u/volumes/kubernetes.io~csi/v/mount"), place(VolumePlugin::Csi));

@@ -57,8 +57,7 @@ impl Watched {
     ) -> Vec<VolumeFacts> {
         let named = self.named.clone();
         let found = BTreeMap::new();
-        let mut finding =
-            Finding { watched: self, pods, problems, found, files: 0, left_out: 0 };
+        let mut finding = Finding { watched: self, pods, problems, found, files: 0, left_out: 0 };
         for path in &named {
             finding.take(path, path, 0, now);
         }

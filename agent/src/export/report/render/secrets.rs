@@ -142,7 +142,10 @@ fn mount_section(mounts: &[MountRow]) -> Section {
     // Tokens for the API server have a table of their own.
     let mut mounts: Vec<&MountRow> =
         mounts.iter().filter(|row| !words::is_api_token(&row.source)).collect();
-    mounts.sort_by_key(|row| (words::secret_order(&row.owner, &row.source), &row.owner, row.way));
+    let owner = |row: &MountRow| words::owner(&row.owner);
+    mounts.sort_by_cached_key(|row| {
+        (words::secret_order(&row.owner, &row.source), owner(row), row.way)
+    });
     let columns =
         ["secret", "of", "how", "containers", "pods", "state", "keys", "first read", "last read"];
     let row = |row: &MountRow| {
