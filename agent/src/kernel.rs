@@ -244,14 +244,6 @@ impl Sensor {
         self.counters.totals()
     }
 
-    /// STUB
-    pub fn set_volumes(&mut self, _volumes: &[parapet_core::secrets::VolumeFacts]) -> usize {
-        0
-    }
-
-    /// STUB
-    pub fn sweep(&mut self) {}
-
     /// Tells the packet programs which addresses and ports are Services', with their `SERVICE_*`
     /// bits; how many did not fit comes back.
     pub fn set_services(&mut self, ports: &HashMap<ServicePort, u32>) -> usize {
