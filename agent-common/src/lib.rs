@@ -43,6 +43,8 @@ pub const MAP_WATCHED_FILES: &str = "WATCHED_FILES";
 pub const MAP_READS: &str = "READS";
 /// Name of the hash from cgroup id to its [`ReaderShare`].
 pub const MAP_READERS: &str = "READERS";
+/// Name of the hash from cgroup id to the entries of [`MAP_READS`] (`u64`) that the agent took back.
+pub const MAP_READERS_RETURNED: &str = "READERS_RETURNED";
 /// Name of the ring of readers seen for the first time, each an [`EventHeader`] and a
 /// [`SecretSeen`]: a ring of its own, so that nothing else hides them.
 pub const MAP_SECRETS: &str = "SECRETS";
@@ -169,8 +171,10 @@ pub const TOTAL_ANSWERED: u32 = 1;
 pub const TOTAL_REFUSED: u32 = 2;
 /// Totals: opens of secret files, whether there was room to count them by reader or not.
 pub const TOTAL_SECRET_OPENS: u32 = 3;
+/// Totals: first reads and mappings of secret files, and those found open in a sweep.
+pub const TOTAL_SECRET_USES: u32 = 4;
 /// How many totals there are.
-pub const TOTALS: u32 = 4;
+pub const TOTALS: u32 = 5;
 
 /// Event kind: a flow key was seen for the first time. Body: [`FlowSeen`].
 pub const EVENT_FLOW_SEEN: u32 = 1;
@@ -438,7 +442,7 @@ pub struct ReadCounts {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReaderShare {
-    /// Entries; the agent takes back what it removes.
+    /// Entries it got, those included that the agent removed: see [`MAP_READERS_RETURNED`].
     pub entries: u64,
     /// Opens that were counted for no entry.
     pub refused_total: u64,

@@ -7,8 +7,9 @@ use aya_ebpf::{
 };
 use parapet_common::{
     DNS_BYTES_MAX, DnsAnswer, EVENTS_BYTES, EventHeader, FLOWS_MAX, FlowKey, FlowSlot, NAMES_BYTES,
-    PAIRS_MAX, Pair, PairKey, SERVICES_MAX, SHARES_MAX, STAGES, ServicePort, Share,
-    TOTALS as TOTALS_COUNT,
+    PAIRS_MAX, Pair, PairKey, READERS_MAX, READS_MAX, ReadCounts, ReadKey, ReaderShare,
+    SECRETS_BYTES, SERVICES_MAX, SHARES_MAX, STAGES, ServicePort, Share, TOTALS as TOTALS_COUNT,
+    VOLUMES_MAX, Volume, WATCHED_FILES_MAX, WatchedFile,
 };
 
 /// Value of [`SOCKETS`].
@@ -100,6 +101,32 @@ pub struct Listener {
     pub port: u64,
 }
 
+/// Superblocks that hold secrets, by device number. All maps of secrets are preallocated: an open
+/// may happen where no memory can be had.
+#[map]
+pub static VOLUMES: HashMap<u32, Volume> = HashMap::with_max_entries(VOLUMES_MAX, 0);
+
+/// Watched files of other superblocks.
+#[map]
+pub static WATCHED_FILES: HashMap<WatchedFile, u32> =
+    HashMap::with_max_entries(WATCHED_FILES_MAX, 0);
+
+/// Who opened what.
+#[map]
+pub static READS: HashMap<ReadKey, ReadCounts> = HashMap::with_max_entries(READS_MAX, 0);
+
+/// What each cgroup got of [`READS`].
+#[map]
+pub static READERS: HashMap<u64, ReaderShare> = HashMap::with_max_entries(READERS_MAX, 0);
+
+/// What the agent took back of that.
+#[map]
+pub static READERS_RETURNED: HashMap<u64, u64> = HashMap::with_max_entries(READERS_MAX, 0);
+
+/// Readers for the agent.
+#[map]
+pub static SECRETS: RingBuf = RingBuf::with_byte_size(SECRETS_BYTES, 0);
+
 const SOCKETS_FLAGS: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
 
 /// A BTF map definition, as the loader expects it: each number is the length of an array type.
@@ -154,6 +181,16 @@ pub fn flows_share() -> u32 {
     unsafe { core::ptr::read_volatile(&raw const FLOWS_SHARE) }
 }
 
+/// Entries of [`READS`] that a cgroup may have at once; set by the agent.
+#[unsafe(no_mangle)]
+static READS_SHARE: u32 = READS_MAX;
+
+#[inline(always)]
+pub fn reads_share() -> u32 {
+    // SAFETY: as for the offsets below.
+    unsafe { core::ptr::read_volatile(&raw const READS_SHARE) }
+}
+
 /// Declares the load-time constants and the enum that names them.
 macro_rules! offsets {
     ($($variant:ident = $global:ident),* $(,)?) => {
@@ -202,4 +239,40 @@ offsets! {
     SkcNum = OFFSET_SKC_NUM,
     SkcDport = OFFSET_SKC_DPORT,
     SkcNet = OFFSET_SKC_NET,
+    RegsSyscall = OFFSET_REGS_SYSCALL,
+    RegsFirst = OFFSET_REGS_FIRST,
+    ThreadCompat = OFFSET_THREAD_COMPAT,
+    TaskFiles = OFFSET_TASK_FILES,
+    TaskMm = OFFSET_TASK_MM,
+    TaskCred = OFFSET_TASK_CRED,
+    TaskComm = OFFSET_TASK_COMM,
+    TaskTgid = OFFSET_TASK_TGID,
+    TaskCgroups = OFFSET_TASK_CGROUPS,
+    FilesFdt = OFFSET_FILES_FDT,
+    FdtFd = OFFSET_FDT_FD,
+    FdtMax = OFFSET_FDT_MAX,
+    MmExeFile = OFFSET_MM_EXE_FILE,
+    CredEuid = OFFSET_CRED_EUID,
+    CssSetCgroup = OFFSET_CSS_SET_CGROUP,
+    FileInode = OFFSET_FILE_INODE,
+    FileMode = OFFSET_FILE_MODE,
+    FilePath = OFFSET_FILE_PATH,
+    PathDentry = OFFSET_PATH_DENTRY,
+    InodeSb = OFFSET_INODE_SB,
+    InodeNumber = OFFSET_INODE_NUMBER,
+    InodeMode = OFFSET_INODE_MODE,
+    InodeGeneration = OFFSET_INODE_GENERATION,
+    SbDevice = OFFSET_SB_DEVICE,
+    SbRoot = OFFSET_SB_ROOT,
+    SbMagic = OFFSET_SB_MAGIC,
+    DentryInode = OFFSET_DENTRY_INODE,
+    DentryName = OFFSET_DENTRY_NAME,
+    DentryParent = OFFSET_DENTRY_PARENT,
+    QstrName = OFFSET_QSTR_NAME,
+    IoKiocbOpcode = OFFSET_IO_KIOCB_OPCODE,
+    IoOpenSlot = OFFSET_IO_OPEN_SLOT,
+    CqeResult = OFFSET_CQE_RESULT,
+    KiocbFile = OFFSET_KIOCB_FILE,
+    KiocbPosition = OFFSET_KIOCB_POSITION,
+    VmaFile = OFFSET_VMA_FILE,
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use aya::maps::{Map, MapData, RingBuf};
 use parapet_common::{
-    FLOWS_MAX, MAP_EVENTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_RETURNED, MAP_SERVICES, MAP_TAKEN,
-    MAP_TOTALS, SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL, ServicePort,
+    FLOWS_MAX, MAP_EVENTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_RETURNED, MAP_SECRETS, MAP_SERVICES,
+    MAP_TAKEN, MAP_TOTALS, SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL, ServicePort,
 };
 use parapet_core::record::{self, DnsRecord, Event, EventBody, Record};
-use parapet_core::secrets::ReaderSeen;
+use parapet_core::secrets::{ReaderSeen, VolumeFacts};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -23,19 +23,22 @@ use self::counters::Counters;
 use self::load::map;
 use self::pairs::Pairs;
 use self::pins::Pins;
+use self::secrets::Secrets;
 use self::service_ports::ServicePorts;
 use self::shares::Shares;
 use self::tables::Tables;
 
-pub use self::check::{Requirement, check};
+pub use self::check::{Requirement, check, secret_rung};
 pub use self::counters::Totals;
 pub use self::load::LoadError;
 pub use self::pins::{PINS_DEFAULT, check_pins, cleanup};
+pub use self::secrets::{Rung, blind_spots};
 
 mod attach;
 mod check;
 mod clock;
 mod counters;
+pub(crate) mod handle;
 #[cfg(feature = "measure")]
 pub mod inventory;
 mod layout;
@@ -45,8 +48,10 @@ pub mod measure;
 mod pairs;
 mod pins;
 mod probes;
+pub(crate) mod ready;
 #[cfg(feature = "measure")]
 pub mod rewrite;
+mod secrets;
 mod service_ports;
 mod shares;
 mod slots;
@@ -74,6 +79,8 @@ pub struct KernelConfig {
     pub share_divisor: u32,
     /// Folder on bpffs for what outlives the agent; none to lose it all at its end.
     pub pin_root: Option<PathBuf>,
+    /// How opens of secret files may be seen: the first that this kernel takes is used.
+    pub secret_rungs: Vec<Rung>,
 }
 
 impl Default for KernelConfig {
@@ -85,6 +92,7 @@ impl Default for KernelConfig {
             idle_max: Duration::from_secs(300),
             share_divisor: SHARE_DIVISOR,
             pin_root: None,
+            secret_rungs: Rung::ALL.to_vec(),
         }
     }
 }
@@ -110,14 +118,16 @@ pub struct ProbeStatus {
 pub struct Sensor {
     events: AsyncFd<RingBuf<MapData>>,
     names: AsyncFd<RingBuf<MapData>>,
+    readers: AsyncFd<RingBuf<MapData>>,
     counters: Counters,
     tables: Tables,
+    secrets: Secrets,
     services: ServicePorts,
     probes: Vec<ProbeStatus>,
     cgroup_prefix: String,
     timer: tokio::time::Interval,
     /// Keeps programs, and links that are not pinned, alive.
-    _programs: aya::Ebpf,
+    programs: aya::Ebpf,
     _pins: Option<Pins>,
 }
 
@@ -140,6 +150,7 @@ impl Sensor {
         }
         let events = ring(map(&mut programs, MAP_EVENTS)?)?;
         let names = ring(map(&mut programs, MAP_NAMES)?)?;
+        let readers = ring(map(&mut programs, MAP_SECRETS)?)?;
         let counters =
             Counters::new(map(&mut programs, MAP_LOST)?, map(&mut programs, MAP_TOTALS)?);
         let mut timer = tokio::time::interval(READ_EVERY);
@@ -147,13 +158,15 @@ impl Sensor {
         Ok(Self {
             events,
             names,
+            readers,
             counters,
             tables,
+            secrets: loaded.secrets,
             services: ServicePorts::new(map(&mut programs, MAP_SERVICES)?),
             probes: loaded.probes,
             cgroup_prefix: config.cgroup_prefix.clone(),
             timer,
-            _programs: programs,
+            programs,
             _pins: loaded.pins,
         })
     }
@@ -174,6 +187,7 @@ impl Sensor {
             _ = self.timer.tick() => {}
             ready = self.events.readable_mut() => { ready?.clear_ready(); }
             ready = self.names.readable_mut() => { ready?.clear_ready(); }
+            ready = self.readers.readable_mut() => { ready?.clear_ready(); }
         }
         Ok(self.read_now())
     }
@@ -186,7 +200,7 @@ impl Sensor {
         let mut undecodable = 0;
         // A snapshot of neither: events that come while they are read are read too. A cgroup is
         // made before its pod asks anything, so its event is not after the answer.
-        for ring in [&mut self.events, &mut self.names] {
+        for ring in [&mut self.events, &mut self.names, &mut self.readers] {
             while let Some(entry) = ring.get_mut().next() {
                 match record::decode(&entry) {
                     Ok(event) => {
@@ -210,6 +224,7 @@ impl Sensor {
             records.push(Record::Lost { stage, count });
         }
         self.tables.read(&clock, &mut records);
+        self.secrets.read(self.counters.secret_totals(), &clock, &mut records);
         records
     }
 
@@ -219,6 +234,7 @@ impl Sensor {
         let mut sizes = self.tables.sizes();
         let (services, services_max) = self.services.sizes();
         sizes.push(("service_ports", services, services_max));
+        sizes.extend(self.secrets.sizes());
         sizes
     }
 
@@ -232,6 +248,32 @@ impl Sensor {
     /// bits; how many did not fit comes back.
     pub fn set_services(&mut self, ports: &HashMap<ServicePort, u32>) -> usize {
         self.services.set(ports)
+    }
+
+    /// Tells the kernel which superblocks hold secrets, and which files of the node are watched;
+    /// how many did not fit comes back. What is not among them is not counted any more.
+    pub fn set_volumes(&mut self, volumes: &[VolumeFacts]) -> usize {
+        self.secrets.set_volumes(volumes)
+    }
+
+    /// Looks for watched files that somebody has open or mapped now, in the pid namespace of this
+    /// process; they come as records of the next read. It takes a few milliseconds for every
+    /// thousand processes.
+    pub fn sweep(&mut self) {
+        secrets::sweep(&mut self.programs);
+    }
+
+    /// How opens of secret files are seen; none if they are not.
+    #[must_use]
+    pub fn secret_rung(&self) -> Option<Rung> {
+        self.secrets.rung()
+    }
+
+    /// Opens of secret files since the programs were loaded first, whether there was room to count
+    /// them by reader or not.
+    #[must_use]
+    pub fn secret_opens(&self) -> u64 {
+        self.counters.secret_totals().opens
     }
 }
 

@@ -18,6 +18,7 @@ mod names;
 mod node;
 mod prometheus;
 mod protocols;
+mod secret_sensor;
 mod sensor;
 mod services;
 mod survival;

@@ -87,7 +87,8 @@ impl Watched {
                     add(flows.entry(self.shown(&flow)).or_default(), &flow.counts)
                 }
                 Record::Lost { stage, count } => *self.lost.entry(stage).or_default() += count,
-                Record::CgroupCreated { .. } | Record::CgroupRemoved { .. } | Record::Dns(_) => {}
+                Record::CgroupCreated { .. } | Record::CgroupRemoved { .. } => {}
+                Record::Dns(_) | Record::Read(_) | Record::Reader(_) => {}
             }
         }
         flows

@@ -10,6 +10,8 @@ use crate::flow::{Direction, Protocol, Timestamp};
 use crate::identity::Translation;
 use crate::secrets::{ReadRecord, ReaderSeen};
 
+mod seen;
+
 /// One fact from the kernel or from the node's cgroup tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -267,6 +269,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             EventBody::CgroupRemoved { cgroup_id, path }
         }
         abi::EVENT_DNS_ANSWER => dns(body)?,
+        abi::EVENT_SECRET_SEEN => EventBody::Reader(seen::reader(body)?),
         other => return Err(DecodeError::Kind(other)),
     };
     Ok(Event { time_ns, body })

@@ -8,7 +8,8 @@ use std::os::fd::AsFd as _;
 
 use aya::programs::links::FdLink;
 use aya::programs::{
-    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Iter, Program,
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, FEntry, Iter, KProbe, Lsm,
+    Program,
 };
 use aya::{Btf, Ebpf};
 
@@ -24,6 +25,9 @@ pub(super) fn verify(programs: &mut Ebpf, probe: &Probe, btf: &Btf) -> Result<()
         Hook::Cgroup(_) => cgroup(program)?.load(),
         Hook::Tracepoint(name) => tracepoint(program)?.load(name, btf),
         Hook::Iterator(kind) => iterator(program)?.load(kind, btf),
+        Hook::Lsm(name) => lsm(program)?.load(name, btf),
+        Hook::Function(name) => function(program)?.load(name, btf),
+        Hook::Probe(_) => kprobe(program)?.load(),
     };
     loaded.map_err(|error| chain(&error))
 }
@@ -45,7 +49,25 @@ pub(super) fn attach(
         // Programs that ran before us know more of these sockets than the iterator could tell.
         Hook::Iterator(_) if is_first => read(iterator(program)?),
         Hook::Iterator(_) => Ok(()),
+        Hook::Lsm(_) | Hook::Function(_) | Hook::Probe(_) => attach_loaded(program, probe.hook),
     }
+}
+
+/// Loads and attaches one program for as long as this agent lives; iterators are only loaded.
+pub(super) fn attach_here(programs: &mut Ebpf, probe: &Probe, btf: &Btf) -> Result<(), String> {
+    verify(programs, probe, btf)?;
+    attach_loaded(find(programs, probe)?, probe.hook)
+}
+
+fn attach_loaded(program: &mut Program, hook: Hook) -> Result<(), String> {
+    let attached = match hook {
+        Hook::Lsm(_) => lsm(program)?.attach().map(drop),
+        Hook::Function(_) => function(program)?.attach().map(drop),
+        Hook::Probe(name) => kprobe(program)?.attach(name, 0).map(drop),
+        Hook::Tracepoint(_) => tracepoint(program)?.attach().map(drop),
+        Hook::Iterator(_) | Hook::Cgroup(_) => Ok(()),
+    };
+    attached.map_err(|error| chain(&error))
 }
 
 fn attach_cgroup(
@@ -115,6 +137,18 @@ fn cgroup(program: &mut Program) -> Result<&mut CgroupSkb, String> {
 }
 
 fn tracepoint(program: &mut Program) -> Result<&mut BtfTracePoint, String> {
+    program.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))
+}
+
+fn lsm(program: &mut Program) -> Result<&mut Lsm, String> {
+    program.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))
+}
+
+fn function(program: &mut Program) -> Result<&mut FEntry, String> {
+    program.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))
+}
+
+fn kprobe(program: &mut Program) -> Result<&mut KProbe, String> {
     program.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))
 }
 

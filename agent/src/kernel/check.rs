@@ -1,6 +1,7 @@
 //! What this kernel and process allow, for `parapet doctor`: all of it at once, nothing attached.
 
 use super::layout::BTF_PATH;
+use super::secrets::Rung;
 use super::{KernelConfig, load};
 
 /// One thing the sensor needs.
@@ -29,7 +30,7 @@ const CAPABILITIES: [(&str, u32); 3] =
 pub fn check(config: &KernelConfig) -> Vec<Requirement> {
     let mut requirements = vec![capabilities(), btf(), cgroup(config)];
     match load::trial() {
-        Ok(probes) => requirements.extend(probes.into_iter().map(|probe| Requirement {
+        Ok((probes, _)) => requirements.extend(probes.into_iter().map(|probe| Requirement {
             name: format!("program {}", probe.probe),
             ok: probe.attached,
             required: probe.required,
@@ -41,7 +42,9 @@ pub fn check(config: &KernelConfig) -> Vec<Requirement> {
             how: if probe.attached {
                 String::new()
             } else {
-                "a kernel with this hook (tp_btf: 5.5, inet_sk_error_report: 5.14)".to_owned()
+                "a kernel with this hook (tp_btf, fentry: 5.5, lsm: 5.7 and `bpf` in its lsm=, \
+                 inet_sk_error_report: 5.14, iter/task_vma: 5.12)"
+                    .to_owned()
             },
         })),
         Err(error) => requirements.push(Requirement {
@@ -54,6 +57,13 @@ pub fn check(config: &KernelConfig) -> Vec<Requirement> {
         }),
     }
     requirements
+}
+
+/// How opens of secret files would be seen; none if nothing that sees them can be attached, or no
+/// program be loaded.
+#[must_use]
+pub fn secret_rung() -> Option<Rung> {
+    load::trial().ok().and_then(|(_, rung)| rung)
 }
 
 fn first_line(text: &str) -> String {

@@ -2,7 +2,10 @@
 //! room anywhere.
 
 use aya::maps::{MapData, PerCpuArray};
-use parapet_common::{STAGE_NAMES, TOTAL_ANSWERED, TOTAL_ATTEMPTS, TOTAL_REFUSED};
+use parapet_common::{
+    STAGE_NAMES, TOTAL_ANSWERED, TOTAL_ATTEMPTS, TOTAL_REFUSED, TOTAL_SECRET_OPENS,
+    TOTAL_SECRET_USES,
+};
 
 type PerCpu = PerCpuArray<MapData, u64>;
 
@@ -15,6 +18,14 @@ pub struct Totals {
     pub answered: u64,
     /// Attempts that were refused.
     pub refused: u64,
+}
+
+/// What was done with secret files, whether it found room in the table or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct SecretTotals {
+    pub(super) opens: u64,
+    /// First reads, mappings, and files found open.
+    pub(super) uses: u64,
 }
 
 /// Both arrays.
@@ -42,8 +53,19 @@ impl Counters {
         losses.filter(|(_, count)| *count > 0).collect()
     }
 
+    pub(super) fn secret_totals(&self) -> SecretTotals {
+        SecretTotals {
+            opens: self.total(TOTAL_SECRET_OPENS),
+            uses: self.total(TOTAL_SECRET_USES),
+        }
+    }
+
+    fn total(&self, which: u32) -> u64 {
+        sum(&self.totals, which).unwrap_or_default()
+    }
+
     pub(super) fn totals(&self) -> Totals {
-        let total = |which| sum(&self.totals, which).unwrap_or_default();
+        let total = |which| self.total(which);
         Totals {
             attempts: total(TOTAL_ATTEMPTS),
             answered: total(TOTAL_ANSWERED),

@@ -10,10 +10,12 @@ pub(super) const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 const KIND_INT: u32 = 1;
+const KIND_POINTER: u32 = 2;
 const KIND_ARRAY: u32 = 3;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
+const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -29,8 +31,19 @@ pub(super) struct Member {
     member: &'static str,
 }
 
-const fn member(global: &'static str, structure: &'static str, member: &'static str) -> Member {
+pub(super) const fn member(
+    global: &'static str,
+    structure: &'static str,
+    member: &'static str,
+) -> Member {
     Member { global, structure, member }
+}
+
+impl Member {
+    /// As an error says it.
+    pub(super) fn shown(&self) -> String {
+        format!("{}.{}", self.structure, self.member)
+    }
 }
 
 /// All of them.
@@ -58,27 +71,94 @@ pub(super) const MEMBERS: [Member; 17] = [
 /// Structs without a name inside of each other; the kernel has three.
 const NESTING_MAX: u32 = 8;
 
-/// Offsets in bytes, in the order of [`MEMBERS`].
-pub(super) fn offsets(btf: &[u8]) -> Result<[u32; MEMBERS.len()], String> {
-    let reader = Reader::new(btf).ok_or("the kernel's BTF cannot be read")?;
-    let types = reader.types();
-    let mut found = [None; MEMBERS.len()];
-    for at in &types {
-        if reader.kind(*at) != Some(KIND_STRUCT) {
-            continue;
-        }
-        let structure = reader.name(*at);
-        for (wanted, slot) in MEMBERS.iter().zip(&mut found) {
-            if slot.is_none() && structure == wanted.structure {
-                *slot = reader.member(&types, *at, wanted.member, NESTING_MAX);
+/// The types of a kernel.
+pub(super) struct Types<'a> {
+    reader: Reader<'a>,
+    types: Vec<usize>,
+}
+
+impl<'a> Types<'a> {
+    pub(super) fn new(btf: &'a [u8]) -> Result<Self, String> {
+        let reader = Reader::new(btf).ok_or("the kernel's BTF cannot be read")?;
+        let types = reader.types();
+        Ok(Self { reader, types })
+    }
+
+    /// Offsets in bytes of those that this kernel has, in the order they are wanted in.
+    pub(super) fn find(&self, wanted: &[Member]) -> Vec<Option<u32>> {
+        let mut found = vec![None; wanted.len()];
+        for at in &self.types {
+            if self.reader.kind(*at) != Some(KIND_STRUCT) {
+                continue;
+            }
+            let structure = self.reader.name(*at);
+            for (wanted, slot) in wanted.iter().zip(&mut found) {
+                if slot.is_none() && structure == wanted.structure {
+                    *slot = self.reader.member(&self.types, *at, wanted.member, NESTING_MAX);
+                }
             }
         }
+        found
     }
+
+    /// The types of the arguments of a tracepoint, without the first one, which is its own; empty
+    /// if there is no such tracepoint. Each is the name of what it points to, or its own.
+    pub(super) fn tracepoint(&self, name: &str) -> Vec<Argument<'a>> {
+        let name = format!("btf_trace_{name}");
+        let of = |at: &usize| self.reader.kind(*at) == Some(KIND_TYPEDEF);
+        let Some(alias) =
+            self.types.iter().copied().filter(of).find(|at| self.reader.name(*at) == name)
+        else {
+            return Vec::new();
+        };
+        self.prototype(alias).unwrap_or_default()
+    }
+
+    fn prototype(&self, alias: usize) -> Option<Vec<Argument<'a>>> {
+        let pointer = self.target(alias)?;
+        let prototype = self.target(pointer)?;
+        if self.reader.kind(prototype)? != KIND_FUNC_PROTO {
+            return None;
+        }
+        let count = word(self.reader.types, prototype + 4)? & 0xffff;
+        let arguments = (1..count as usize).map(|index| {
+            let id = word(self.reader.types, prototype + 12 + index * 8 + 4)?;
+            Some(self.argument(id))
+        });
+        arguments.collect()
+    }
+
+    fn argument(&self, id: u32) -> Argument<'a> {
+        let Some(at) = self.by_id(id) else { return Argument::Other("") };
+        if self.reader.kind(at) != Some(KIND_POINTER) {
+            return Argument::Other(self.reader.name(at));
+        }
+        Argument::Pointer(self.target(at).map_or("", |at| self.reader.name(at)))
+    }
+
+    fn target(&self, at: usize) -> Option<usize> {
+        self.by_id(word(self.reader.types, at + 8)?)
+    }
+
+    fn by_id(&self, id: u32) -> Option<usize> {
+        self.types.get((id as usize).checked_sub(1)?).copied()
+    }
+}
+
+/// An argument's type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Argument<'a> {
+    /// To a struct of this name; of no name to `void`.
+    Pointer(&'a str),
+    /// Of this name.
+    Other(&'a str),
+}
+
+/// Offsets in bytes, in the order of [`MEMBERS`].
+pub(super) fn offsets(types: &Types<'_>) -> Result<[u32; MEMBERS.len()], String> {
     let mut offsets = [0; MEMBERS.len()];
-    for ((wanted, found), offset) in MEMBERS.iter().zip(found).zip(&mut offsets) {
-        *offset = found.ok_or_else(|| {
-            format!("the kernel's BTF has no {}.{}", wanted.structure, wanted.member)
-        })?;
+    for ((wanted, found), offset) in MEMBERS.iter().zip(types.find(&MEMBERS)).zip(&mut offsets) {
+        *offset = found.ok_or_else(|| format!("the kernel's BTF has no {}", wanted.shown()))?;
     }
     Ok(offsets)
 }
@@ -179,7 +259,7 @@ mod tests {
             assert!(std::env::var_os("CI").is_none(), "CI has a kernel with BTF");
             return;
         };
-        let offsets = offsets(&btf).unwrap();
+        let offsets = offsets(&Types::new(&btf).unwrap()).unwrap();
         let of =
             |name: &str| offsets[MEMBERS.iter().position(|wanted| wanted.member == name).unwrap()];
         // The only one that a stable layout gives away: nothing else can be at the start of a sock.
@@ -190,7 +270,17 @@ mod tests {
     }
 
     #[test]
+    fn a_tracepoint_has_arguments_with_types() {
+        let Ok(btf) = std::fs::read(BTF_PATH) else { return };
+        let types = Types::new(&btf).unwrap();
+        let expected = vec![Argument::Pointer("pt_regs"), Argument::Other("long int")];
+        assert_eq!(types.tracepoint("sys_exit"), expected);
+        assert_eq!(types.tracepoint("no_such_tracepoint"), Vec::new());
+    }
+
+    #[test]
     fn no_btf_is_an_error_whatever_it_is() {
+        let offsets = |btf: &[u8]| Types::new(btf).and_then(|types| offsets(&types));
         assert!(offsets(&[]).is_err());
         assert!(offsets(&[0xff; 64]).is_err());
         let mut header = vec![0; 24];

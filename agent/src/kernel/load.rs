@@ -11,13 +11,15 @@ use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use parapet_common::{
     MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_RETURNED,
-    MAP_SERVICES, MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TOTALS,
+    MAP_SERVICES, MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TOTALS, READS_MAX,
 };
 
 use super::attach::{attach, verify};
-use super::layout::{self, BTF_PATH, MEMBERS};
+use super::layout::{self, BTF_PATH, MEMBERS, Types};
 use super::pins::{PinError, Pins};
 use super::probes::{PROBES, Probe};
+use super::secrets::{Rung, Secrets};
+use super::secrets::layout::Constants;
 use super::slots::Slots;
 use super::{KernelConfig, ProbeStatus};
 
@@ -66,6 +68,7 @@ const PINNED: [&str; 12] = [
 pub(super) struct Loaded {
     pub(super) programs: Ebpf,
     pub(super) slots: Slots,
+    pub(super) secrets: Secrets,
     pub(super) probes: Vec<ProbeStatus>,
     pub(super) pins: Option<Pins>,
     /// An agent before us left its counters.
@@ -81,7 +84,7 @@ pub(super) fn load(config: &KernelConfig) -> Result<Loaded, LoadError> {
     let cgroup_id = root.metadata().map_or(0, |folder| folder.ino());
     let (pins, mut probes) = open_pins(config, cgroup_id)?;
     let is_continued = pins.as_ref().is_some_and(|pins| pins.map(MAP_FLOWS).exists());
-    let (mut programs, btf) = open(config, pins.as_ref())?;
+    let Opened { mut programs, btf, constants } = open(config, pins.as_ref())?;
     // Before the first packet: programs find free slots only once there are some.
     let mut slots = slots(&mut programs, config)?;
     if is_continued { slots.recover() } else { slots.fill() }.map_err(LoadError::object)?;
@@ -96,7 +99,22 @@ pub(super) fn load(config: &KernelConfig) -> Result<Loaded, LoadError> {
     if let Some(pins) = &pins {
         pins.remove_others();
     }
-    Ok(Loaded { programs, slots, probes, pins, is_continued })
+    let (secrets, secret_probes) = attach_secrets(&mut programs, &btf, &constants, config)?;
+    probes.extend(secret_probes);
+    Ok(Loaded { programs, slots, secrets, probes, pins, is_continued })
+}
+
+pub(super) fn attach_secrets(
+    programs: &mut Ebpf,
+    btf: &Btf,
+    constants: &Constants,
+    config: &KernelConfig,
+) -> Result<(Secrets, Vec<ProbeStatus>), LoadError> {
+    Secrets::attach(programs, btf, constants, &config.secret_rungs, reads_share(config))
+}
+
+fn reads_share(config: &KernelConfig) -> u32 {
+    READS_MAX.div_ceil(config.share_divisor.max(1))
 }
 
 /// No pins where there is no place for them: the agent does without, and says so.
@@ -120,14 +138,26 @@ fn open_pins(
     }
 }
 
-/// Loads every program and attaches none, for `doctor`.
-pub(super) fn trial() -> Result<Vec<ProbeStatus>, LoadError> {
+/// Loads every program, for `doctor`. Nothing is attached for longer than a moment, and of flows
+/// nothing at all: which program sees secret files is only known of one that is attached.
+pub(super) fn trial() -> Result<(Vec<ProbeStatus>, Option<Rung>), LoadError> {
     let config = KernelConfig { flows_max: 1, pin_root: None, ..KernelConfig::default() };
-    let (mut programs, btf) = open(&config, None)?;
-    Ok(PROBES.iter().map(|probe| probe.status(verify(&mut programs, probe, &btf).err())).collect())
+    let Opened { mut programs, btf, constants } = open(&config, None)?;
+    let flows = PROBES.iter().map(|probe| probe.status(verify(&mut programs, probe, &btf).err()));
+    let mut probes: Vec<ProbeStatus> = flows.collect();
+    let (secrets, secret_probes) = attach_secrets(&mut programs, &btf, &constants, &config)?;
+    probes.extend(secret_probes);
+    Ok((probes, secrets.rung()))
 }
 
-pub(super) fn open(config: &KernelConfig, pins: Option<&Pins>) -> Result<(Ebpf, Btf), LoadError> {
+/// The object, with its maps in the kernel and its programs not yet.
+pub(super) struct Opened {
+    pub(super) programs: Ebpf,
+    pub(super) btf: Btf,
+    pub(super) constants: Constants,
+}
+
+pub(super) fn open(config: &KernelConfig, pins: Option<&Pins>) -> Result<Opened, LoadError> {
     open_verbose(config, pins, VerifierLogLevel::default())
 }
 
@@ -136,7 +166,7 @@ pub(super) fn open_verbose(
     config: &KernelConfig,
     pins: Option<&Pins>,
     log: VerifierLogLevel,
-) -> Result<(Ebpf, Btf), LoadError> {
+) -> Result<Opened, LoadError> {
     let no_btf = |problem: String| LoadError {
         missing: format!("{BTF_PATH}: {problem}"),
         costs: "no program that reads kernel structures can be loaded".to_owned(),
@@ -144,7 +174,9 @@ pub(super) fn open_verbose(
             .to_owned(),
     };
     let bytes = std::fs::read(BTF_PATH).map_err(|error| no_btf(error.to_string()))?;
-    let offsets = layout::offsets(&bytes).map_err(no_btf)?;
+    let types = Types::new(&bytes).map_err(no_btf)?;
+    let offsets = layout::offsets(&types).map_err(no_btf)?;
+    let constants = Constants::new(&types);
     let btf = Btf::from_sys_fs().map_err(|error| no_btf(error.to_string()))?;
     // Linux 5.11; asked for instead of compared, since distributions carry it to older kernels.
     let has_coarse_time = u32::from(
@@ -158,18 +190,23 @@ pub(super) fn open_verbose(
     }
     let share = config.flows_max.div_ceil(config.share_divisor.max(1));
     loader.override_global("FLOWS_SHARE", &share, true);
+    let reads_share = reads_share(config);
+    loader.override_global("READS_SHARE", &reads_share, true);
     for map in pins.iter().flat_map(|pins| PINNED.map(|name| (name, pins.map(name)))) {
         loader.map_pin_path(map.0, map.1);
     }
     for (member, offset) in MEMBERS.iter().zip(&offsets) {
         loader.override_global(member.global, offset, true);
     }
+    for (global, value) in &constants.values {
+        loader.override_global(global, value, true);
+    }
     loader.override_global("HAS_COARSE_TIME", &has_coarse_time, true);
     let programs = loader.load(OBJECT).map_err(|error| {
         let problem = chain(&error);
         if may_not(&problem) { not_permitted(&problem) } else { LoadError::object(problem) }
     })?;
-    Ok((programs, btf))
+    Ok(Opened { programs, btf, constants })
 }
 
 /// Takes a map out of the object, as what the caller wants it to be.

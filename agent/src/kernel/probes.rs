@@ -10,6 +10,12 @@ use super::ProbeStatus;
 pub(super) enum Hook {
     Cgroup(CgroupSkbAttachType),
     Tracepoint(&'static str),
+    /// A hook of the security modules.
+    Lsm(&'static str),
+    /// The entry of a kernel function.
+    Function(&'static str),
+    /// A probe in a kernel function.
+    Probe(&'static str),
     /// Read once, when nothing was pinned by an agent before us.
     Iterator(&'static str),
 }

@@ -11,10 +11,25 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_int = 1;
+const BPF_MAP_DELETE_ELEM: libc::c_int = 3;
 const BPF_OBJ_GET: libc::c_int = 7;
+const BPF_MAP_LOOKUP_AND_DELETE_ELEM: libc::c_int = 21;
 const BPF_MAP_LOOKUP_BATCH: libc::c_int = 24;
 const BPF_MAP_DELETE_BATCH: libc::c_int = 27;
 const BPF_LINK_UPDATE: libc::c_int = 29;
+
+/// `ENOTSUPP` of include/linux/errno.h, which the kernel hands out though it is its own.
+const NOT_SUPPORTED: i32 = 524;
+
+#[repr(C)]
+struct Element {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
 
 #[repr(C)]
 struct Object {
@@ -109,6 +124,41 @@ pub(super) fn lookup_batch<K: Copy, V: Copy>(
     match result {
         Ok(_) => Ok((count, Some(Cursor(Some(next))))),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((count, None)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Takes an entry out of a hash and returns it; in two steps before Linux 5.14. None if there is no
+/// such entry.
+pub(super) fn take<K: Copy, V: Copy + Default>(
+    map: BorrowedFd<'_>,
+    key: &K,
+) -> io::Result<Option<V>> {
+    let mut value = V::default();
+    let mut attr = Element {
+        map: number(map),
+        padding: 0,
+        key: std::ptr::from_ref(key) as u64,
+        value: std::ptr::from_mut(&mut value) as u64,
+        flags: 0,
+    };
+    // SAFETY: a key and room for a value, whose types the callers keep equal to the map's.
+    let mut result = unsafe { bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) };
+    let is_unknown = |error: &io::Error| {
+        matches!(error.raw_os_error(), Some(NOT_SUPPORTED | libc::EINVAL))
+    };
+    if result.as_ref().is_err_and(is_unknown) {
+        // SAFETY: as above; the second reads the key only.
+        result = unsafe {
+            bpf(BPF_MAP_LOOKUP_ELEM, &mut attr).and_then(|_| {
+                attr.value = 0;
+                bpf(BPF_MAP_DELETE_ELEM, &mut attr)
+            })
+        };
+    }
+    match result {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(error),
     }
 }

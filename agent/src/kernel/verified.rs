@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::attach::verify;
 use super::load::{self, chain};
 use super::probes::PROBES;
+use super::secrets::ladder;
 use super::{KernelConfig, Sensor};
 
 /// The names of programs that the agent never loads begin so.
@@ -44,7 +45,7 @@ pub fn count_runs() -> Result<OwnedFd, String> {
 /// Every program of the object but those for benches and tests, sorted by name.
 #[must_use]
 pub fn programs(sensor: &Sensor) -> Vec<Verified> {
-    let programs = sensor._programs.programs();
+    let programs = sensor.programs.programs();
     let mut all: Vec<_> = programs
         .filter(|(name, _)| !NOT_OURS.iter().any(|prefix| name.starts_with(prefix)))
         .map(|(name, program)| {
@@ -72,13 +73,17 @@ pub fn programs(sensor: &Sensor) -> Vec<Verified> {
 pub fn instructions_by_log() -> Result<Vec<(&'static str, u32)>, String> {
     let config = KernelConfig { flows_max: 1, pin_root: None, ..KernelConfig::default() };
     // The statistics alone: the whole walk is megabytes of text.
-    let (mut programs, btf) = load::open_verbose(&config, None, VerifierLogLevel::STATS)
-        .map_err(|error| error.to_string())?;
+    let load::Opened { mut programs, btf, .. } =
+        load::open_verbose(&config, None, VerifierLogLevel::STATS)
+            .map_err(|error| error.to_string())?;
     let limit = getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(0), maximum: limit.maximum };
     setrlimit(Resource::Nofile, none).map_err(|error| error.to_string())?;
-    let answers: Vec<_> =
-        PROBES.iter().map(|probe| (probe.name, verify(&mut programs, probe, &btf))).collect();
+    let answers: Vec<_> = PROBES
+        .iter()
+        .chain(&ladder::probes())
+        .map(|probe| (probe.name, verify(&mut programs, probe, &btf)))
+        .collect();
     setrlimit(Resource::Nofile, limit).map_err(|error| error.to_string())?;
     let processed = answers.into_iter().filter_map(|(name, answer)| {
         let log = answer.err()?;
