@@ -1,5 +1,5 @@
-//! What each part of the agent needs of its container, as data: for `parapet doctor` and, checked by
-//! a test, the README.
+//! What each part of the agent needs of its container, as data: for `parapet doctor` and the
+//! README.
 //!
 //! In: nothing. Out: rows. What is really there is for the requirements to say.
 
