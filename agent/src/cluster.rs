@@ -47,7 +47,7 @@ mod watch;
 /// Until a connection to the API server stands.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Updates on their way to the engine. When it is slow, watches are read no further.
-const UPDATES_MAX: usize = 8;
+const UPDATES_MAX: usize = 4;
 
 /// All watches of a cluster. They end when this is dropped.
 #[derive(Debug)]
@@ -61,15 +61,15 @@ pub struct Watches {
 
 impl Watches {
     /// Starts to watch. `taken`: names of candidates that ConfigMaps may not have. Whether the API
-    /// server can be reached is not waited for. With the name of a node only its pods are watched,
-    /// and others looked up when they are [`Self::met`].
+    /// server can be reached is not waited for. `node` is the name of the own node; if `only_its` is
+    /// true only its pods are watched, and others looked up when they are [`Self::met`].
     ///
     /// # Errors
     /// Nothing says where the API server is, or the certificates for it cannot be used.
     pub async fn start(
         target: &Target,
         taken: BTreeSet<Arc<str>>,
-        only_pods_of: Option<&str>,
+        (node, only_its): (&str, bool),
     ) -> anyhow::Result<(Self, mpsc::Receiver<Update>)> {
         let mut config = connect::config(target).await?;
         config.connect_timeout = Some(CONNECT_TIME_MAX);
@@ -84,16 +84,17 @@ impl Watches {
         let (served, serves) = channel::channel(None);
         let mut tasks = JoinSet::new();
         tasks.spawn(served::follow(Arc::clone(&asker), Arc::clone(&states), served));
-        let peers = only_pods_of.map(|_| Arc::new(Peers::default()));
-        if let (Some(peers), Some(node)) = (&peers, only_pods_of) {
+        let peers = only_its.then(|| Arc::new(Peers::default()));
+        if let Some(peers) = &peers {
             let (asker, states) = (Arc::clone(&asker), Arc::clone(&states));
             tasks.spawn(Arc::clone(peers).run(node.to_owned(), asker, states, updates.clone()));
         }
         for resource in &RESOURCES {
-            let of_node = only_pods_of.filter(|_| resource.kind() == Some(Kind::Pod));
+            let of_node = Some(node).filter(|_| only_its && resource.kind() == Some(Kind::Pod));
             states.change(resource.name, |_| {});
             let watcher = Watcher {
                 take: Take::new(resource, Arc::clone(&states), taken.clone())
+                    .at(node)
                     .with_peers(of_node.and(peers.clone())),
                 asker: Arc::clone(&asker),
                 states: Arc::clone(&states),

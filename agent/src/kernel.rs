@@ -38,6 +38,7 @@ mod attach;
 mod check;
 mod clock;
 mod counters;
+pub(crate) mod handle;
 #[cfg(feature = "measure")]
 pub mod inventory;
 mod layout;
@@ -47,6 +48,7 @@ pub mod measure;
 mod pairs;
 mod pins;
 mod probes;
+pub(crate) mod ready;
 #[cfg(feature = "measure")]
 pub mod rewrite;
 mod secrets;

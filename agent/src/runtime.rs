@@ -20,16 +20,20 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::clock::{self, now};
 use crate::cluster::connect::Target;
 use crate::export::Published;
 use crate::export::status::{Health, SourceHealth};
-use crate::export::time::now;
 use crate::kernel::{KernelConfig, Sensor, Totals};
 use crate::manifests::Loaded;
 use crate::node::conntrack::Translator;
+use crate::node::volumes::Scan;
 use crate::node::{addresses, cgroups};
 
+pub use self::secrets::{KUBELET_ROOT_DEFAULT, KUBELET_UNITS, RUNTIME_UNITS, SecretsConfig};
+
 mod cluster;
+mod secrets;
 mod services;
 mod sources;
 
@@ -56,6 +60,8 @@ pub struct Config {
     pub node_name: String,
     /// Which letter policies are read by.
     pub profile: Profile,
+    /// Where secrets are, and who puts them there.
+    pub secrets: SecretsConfig,
 }
 
 /// Where the cluster's objects come from.
@@ -104,6 +110,7 @@ enum Message {
     Records(Vec<Record>, Vec<(&'static str, u64, u64)>, Totals),
     Manifests(Loaded),
     Candidate(CandidateSource, Loaded),
+    Volumes(Scan, Timestamp),
 }
 
 /// The one owner of the engine and of what is published of it.
@@ -144,7 +151,8 @@ pub async fn run(
     let (stop, stopped) = watch::channel(false);
     sources::watch(&config, &queue, &stopped);
     let server = tokio::spawn(crate::export::http::serve(listener, published));
-    let mut sensing = tokio::spawn(sense(sensor, queue, told, stopped));
+    let volumes = secrets::watch(&config.secrets, &stopped);
+    let mut sensing = tokio::spawn(sense(sensor, queue, told, volumes, stopped));
     let owning = tokio::spawn(owner.own(inbox));
 
     let ended = tokio::select! {
@@ -172,6 +180,7 @@ async fn sense(
     mut sensor: Sensor,
     queue: mpsc::Sender<Message>,
     mut services: watch::Receiver<services::Wanted>,
+    mut volumes: secrets::Volumes,
     mut stopped: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     loop {
@@ -184,8 +193,18 @@ async fn sense(
                 }
                 continue;
             }
+            () = volumes.changed() => {
+                let scan = volumes.tell(&mut sensor);
+                // As below.
+                if queue.send(Message::Volumes(scan, now())).await.is_err() {
+                    break;
+                }
+                continue;
+            }
             _ = stopped.changed() => break,
         };
+        volumes.look(&records);
+        volumes.sweep(&mut sensor);
         // The engine's task outlives this one; if it is gone there is nobody to tell.
         if queue.send(Message::Records(records, sensor.capacity(), sensor.totals())).await.is_err()
         {
@@ -213,7 +232,8 @@ impl Owner {
         let candidates = config.candidates.iter();
         let candidates = candidates.map(|candidate| format!("candidate:{}", candidate.name));
         let manifests = cluster.is_none().then(|| sources::MANIFESTS.to_owned());
-        let resources = manifests.into_iter().chain(candidates);
+        let volumes = [secrets::VOLUMES.to_owned()];
+        let resources = manifests.into_iter().chain(volumes).chain(candidates);
         let health = Health {
             probes: sensor.probes().to_vec(),
             sources: resources
@@ -294,6 +314,16 @@ impl Owner {
                 let candidate = Candidate { objects: loaded.objects, removed };
                 self.step(Input::Candidate(name, candidate, at));
             }
+            Message::Volumes(scan, at) => {
+                let volumes = self.health.sources.iter_mut();
+                for source in volumes.filter(|source| source.resource == secrets::VOLUMES) {
+                    source.synced = true;
+                    source.read_at = at;
+                    source.objects = scan.volumes.len() as u64;
+                    source.problems.clone_from(&scan.problems);
+                }
+                self.step(Input::Volumes(scan.volumes, at));
+            }
         }
     }
 
@@ -319,10 +349,23 @@ impl Owner {
                 self.step(Input::Node(facts));
             }
         }
+        self.look_at_clock();
         self.look_at_watches();
         self.step(Input::Tick(now()));
         self.services.look(self.engine.index());
         self.published.count();
+    }
+
+    fn look_at_clock(&mut self) {
+        let ahead = clock::ahead();
+        if !ahead.is_zero() && self.health.clock_ahead.is_zero() {
+            tracing::warn!(
+                seconds = ahead.as_secs(),
+                "the clock was set back: times stay ahead of it until it has caught up, or the \
+                 agent starts anew"
+            );
+        }
+        self.health.clock_ahead = ahead;
     }
 
     fn publish(&mut self) {

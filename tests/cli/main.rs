@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 
 mod check;
 mod doctor;
+mod secrets;
 
 const DENIED: &str = "\
 pod shop/web-0 -> service shop/api port 80, TCP

@@ -17,17 +17,19 @@ use crate::names::Names;
 use crate::object::{Change, Kind};
 use crate::policy::{PolicySet, Probe, Selection};
 use crate::record::{FlowRecord, Record};
-use crate::secrets::VolumeFacts;
+use crate::secrets::{Secrets, VolumeFacts};
 use crate::snapshot::{EdgeKey, EndSide, RejectedPolicy, Snapshot, VerdictTotals};
 use crate::verdict::{Decision, Profile, Reason, SideVerdict, Verdict};
 
 pub use self::pending::{PENDING_MAX, PENDING_WAIT_NS};
+pub use self::secrets::{KUBELET_UNITS, RUNTIME_UNITS, STAGE_SECRET_TABLES_FULL};
 pub use self::sets::{
     CANDIDATES_MAX, Candidate, DEFAULT_DENY, ENFORCED, POLICIES_MAX, PolicySets, Touched,
 };
 
 mod naming;
 mod pending;
+mod secrets;
 mod sets;
 
 /// Loss stage: records whose edge found no room.
@@ -78,6 +80,10 @@ pub struct EngineConfig {
     /// Only pods of this node are told; those of others are looked up, see
     /// [`Engine::take_peers_met`].
     pub lookups: bool,
+    /// Units of this node, see [`crate::identity::Place`], whose processes are the kubelet's.
+    pub kubelet_units: Vec<Arc<str>>,
+    /// Those whose processes are the container runtime's.
+    pub runtime_units: Vec<Arc<str>>,
 }
 
 impl Default for EngineConfig {
@@ -88,6 +94,8 @@ impl Default for EngineConfig {
             edges_max: crate::ledger::EDGES_MAX,
             pending_max: PENDING_MAX,
             lookups: false,
+            kubelet_units: KUBELET_UNITS.map(Arc::from).into(),
+            runtime_units: RUNTIME_UNITS.map(Arc::from).into(),
         }
     }
 }
@@ -103,6 +111,7 @@ pub struct Engine {
     pending: Pending,
     names: Names,
     access: Access,
+    secrets: Secrets,
     /// Kinds of which a full list runs, and those of which one was complete.
     listing: BTreeSet<Kind>,
     synced: BTreeSet<Kind>,
@@ -142,6 +151,7 @@ impl Engine {
             pending: Pending::with_capacity(config.pending_max),
             names: Names::default(),
             access: Access::default(),
+            secrets: Secrets::new(config.kubelet_units.clone(), config.runtime_units.clone()),
             listing: BTreeSet::new(),
             synced: BTreeSet::new(),
             awaited: config.candidates.iter().cloned().collect(),
@@ -158,6 +168,7 @@ impl Engine {
     /// Takes one input.
     pub fn step(&mut self, input: Input) {
         let was_synced = self.is_synced();
+        let is_tick = matches!(input, Input::Tick(_));
         let mut retry = Retry::default();
         match input {
             Input::Records(records) => {
@@ -191,12 +202,17 @@ impl Engine {
             Input::PodsUnused(uids, at) => {
                 self.time_is(at);
                 self.index.pods_unused(uids.iter().map(String::as_str), at);
+                self.secrets.pods_gone();
             }
             Input::Node(facts) => {
                 self.index.set_node(&facts);
+                self.secrets.node_is(&facts.name, &self.index);
                 retry.index = true;
             }
-            Input::Volumes(_, at) => self.time_is(at),
+            Input::Volumes(facts, at) => {
+                self.time_is(at);
+                self.secrets.volumes_listed(&facts, at);
+            }
             Input::Tick(at) => {
                 self.time_is(at);
                 self.ledger.tick(self.now);
@@ -209,6 +225,7 @@ impl Engine {
         }
         retry.became_synced = !was_synced && self.is_synced();
         self.settle_pending(retry);
+        self.settle_reads(retry.became_synced, is_tick);
     }
 
     /// Everything known, as of the last step.
@@ -219,9 +236,11 @@ impl Engine {
         if refused > 0 {
             lost.insert(STAGE_INDEX_FULL, refused);
         }
+        lost.extend(self.secrets_lost());
         lost.extend(self.names.lost().into_iter().filter(|(_, count)| *count > 0));
         let mut tables = self.index.tables();
         tables.append(&mut self.access.tables());
+        tables.append(&mut self.secrets.tables());
         tables.insert("candidates", self.sets.sizes());
         tables.insert("names", self.names.sizes());
         tables.insert("edges", self.ledger.sizes());
@@ -242,7 +261,7 @@ impl Engine {
             rejections: self.rejections(),
             notices: self.sets.notices(),
             verdict_totals: self.totals.clone(),
-            secrets: Arc::default(),
+            secrets: self.secrets_snapshot(),
         })
     }
 
@@ -282,8 +301,9 @@ impl Engine {
     /// Whether something may resolve otherwise than before.
     fn take_record(&mut self, record: Record) -> bool {
         match record {
-            Record::CgroupCreated { cgroup_id, path, .. } => {
+            Record::CgroupCreated { cgroup_id, path, at } => {
                 self.index.cgroup_created(cgroup_id, &path);
+                self.secrets.cgroup_made(self.index.place(cgroup_id), at);
                 true
             }
             Record::CgroupRemoved { cgroup_id, .. } => {
@@ -295,8 +315,16 @@ impl Engine {
                 self.names.take(&owner, answer);
                 false
             }
-            Record::Read(_) | Record::Reader(_) => false,
+            Record::Read(read) => {
+                self.take_read(read);
+                false
+            }
+            Record::Reader(seen) => {
+                self.secrets.reader_seen(&seen);
+                false
+            }
             Record::Lost { stage, count } => {
+                self.lost_of_secrets(stage);
                 self.lose(stage, count);
                 false
             }
@@ -325,6 +353,7 @@ impl Engine {
                 self.forget_touched(touched);
             } else if kind.is_access() {
                 self.access.apply(&change);
+                self.access_of_secrets(kind);
             } else {
                 index_changed |= self.take_index_change(&change, at);
             }
@@ -334,6 +363,7 @@ impl Engine {
 
     fn take_index_change(&mut self, change: &Change, at: Timestamp) -> bool {
         let effect = self.index.apply(change, at);
+        self.pod_of_secrets(change);
         self.ledger.pods_changed(&effect.pods);
         if !effect.namespaces.is_empty() {
             let relabelled = |pod: &Arc<PodIdentity>| effect.namespaces.contains(&pod.namespace);

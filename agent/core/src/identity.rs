@@ -47,7 +47,7 @@ mod pods;
 mod resolve;
 mod service_facts;
 mod services;
-mod time;
+pub(crate) mod time;
 mod translation;
 mod unread;
 

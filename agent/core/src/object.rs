@@ -13,11 +13,15 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Unexpected, Visitor}
 
 pub use self::change::*;
 pub use self::cluster_policy::*;
+pub use self::parts::*;
+pub use self::pod::*;
 pub use self::policy::*;
 pub use self::rbac::*;
 
 mod change;
 mod cluster_policy;
+mod parts;
+mod pod;
 mod policy;
 mod rbac;
 
@@ -123,93 +127,6 @@ pub struct NodeAddress {
     #[serde(rename = "type")]
     pub kind: String,
     pub address: String,
-}
-
-/// core/v1 Pod.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[expect(missing_docs, reason = "fields are those of the API")]
-pub struct Pod {
-    pub metadata: Meta,
-    #[serde(default)]
-    pub spec: PodSpec,
-    #[serde(default)]
-    pub status: PodStatus,
-}
-
-/// `spec` of a Pod.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "fields are those of the API")]
-pub struct PodSpec {
-    #[serde(default)]
-    pub node_name: String,
-    #[serde(default)]
-    pub host_network: bool,
-    #[serde(default)]
-    pub service_account_name: String,
-    #[serde(default, deserialize_with = "or_default")]
-    pub containers: Vec<Container>,
-    #[serde(default)]
-    pub init_containers: Vec<Container>,
-}
-
-/// `spec.containers[]` of a Pod.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "fields are those of the API")]
-pub struct Container {
-    pub name: String,
-    #[serde(default)]
-    pub ports: Vec<ContainerPort>,
-    pub restart_policy: Option<String>,
-}
-
-/// `spec.containers[].ports[]` of a Pod.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "fields are those of the API")]
-pub struct ContainerPort {
-    #[serde(default)]
-    pub name: String,
-    pub container_port: u16,
-    pub protocol: Option<String>,
-}
-
-/// `status` of a Pod.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "fields are those of the API")]
-pub struct PodStatus {
-    #[serde(default)]
-    pub phase: String,
-    #[serde(default, rename = "podIP")]
-    pub pod_ip: String,
-    #[serde(default, rename = "podIPs")]
-    pub pod_ips: Vec<PodIp>,
-    #[serde(default, rename = "hostIP")]
-    pub host_ip: String,
-    /// RFC 3339.
-    pub start_time: Option<String>,
-    #[serde(default)]
-    pub container_statuses: Vec<ContainerStatus>,
-}
-
-/// `status.podIPs[]` of a Pod.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[expect(missing_docs, reason = "fields are those of the API")]
-pub struct PodIp {
-    pub ip: String,
-}
-
-/// `status.containerStatuses[]` of a Pod.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "fields are those of the API")]
-pub struct ContainerStatus {
-    pub name: String,
-    /// `containerd://<id>`, `cri-o://<id>`, `docker://<id>`.
-    #[serde(default, rename = "containerID")]
-    pub container_id: String,
 }
 
 /// core/v1 Service.

@@ -10,8 +10,22 @@ use std::sync::Arc;
 use crate::flow::Timestamp;
 
 pub use self::answer::*;
+pub use self::limits::*;
+pub use self::store::{NAMES_WAIT_NS, READ_WAIT_NS, Secrets};
 
 mod answer;
+mod attribute;
+mod build;
+mod limits;
+mod mounts;
+mod pods;
+mod readers;
+mod rows;
+mod spec;
+mod store;
+mod tables;
+mod volumes;
+mod waiting;
 
 /// One mounted superblock, and no other that gets its number later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

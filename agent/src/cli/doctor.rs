@@ -14,8 +14,19 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use super::Exit;
-use crate::kernel::{KernelConfig, PINS_DEFAULT, Requirement, check, check_pins, cleanup};
+use super::run::whole_path;
+use crate::export::report::form;
+use crate::kernel::{
+    KernelConfig, PINS_DEFAULT, Requirement, check, check_pins, cleanup, secret_rung,
+};
 use crate::node::{addresses, cgroups, conntrack};
+use crate::runtime::KUBELET_ROOT_DEFAULT;
+
+use self::parts::{PARTS, Part};
+use self::secrets::Sight;
+
+mod parts;
+mod secrets;
 
 /// What `parapet doctor` is asked.
 #[derive(Debug, clap::Args)]
@@ -23,6 +34,14 @@ pub struct Args {
     /// The cgroup2 folder below which pods are; found by itself if not given
     #[arg(long, value_name = "DIR", env = "PARAPET_CGROUP_ROOT")]
     cgroup_root: Option<PathBuf>,
+    /// The kubelet's folder, as `parapet run` has it
+    #[arg(long, value_name = "DIR", default_value = KUBELET_ROOT_DEFAULT,
+          env = "PARAPET_KUBELET_ROOT", value_parser = whole_path)]
+    kubelet_root: PathBuf,
+    /// Files and folders of the node, as `parapet run` has them
+    #[arg(long = "watch-file", value_name = "PATH", env = "PARAPET_WATCH_FILE",
+          value_delimiter = ',', value_parser = whole_path)]
+    watched: Vec<PathBuf>,
     /// The form of the result
     #[arg(short, long, value_enum, default_value_t, env = "PARAPET_OUTPUT")]
     output: Output,
@@ -45,7 +64,8 @@ enum Output {
     /// For people
     #[default]
     Table,
-    /// `{"ok": bool, "requirements": [..]}`, or `{"removed": [..]}` of a cleanup; stable
+    /// `{"ok": bool, "requirements": [..], "secrets": {..}, "parts": [..]}`, or `{"removed": [..]}`
+    /// of a cleanup; stable
     Json,
 }
 
@@ -54,6 +74,10 @@ struct Findings {
     /// Whether everything that `parapet run` refuses to start without is there.
     ok: bool,
     requirements: Vec<Requirement>,
+    /// How opens of secret files are seen, and what of them is not.
+    secrets: Sight,
+    /// What each part needs of its container, here or anywhere.
+    parts: [Part; PARTS.len()],
 }
 
 #[derive(Debug, Serialize)]
@@ -117,7 +141,10 @@ fn look(args: &Args) -> Findings {
     requirements.push(check_pins(args.pin_root()));
     requirements.push(own_addresses());
     requirements.push(conntrack::check());
-    Findings { ok: requirements.iter().all(|one| one.ok || !one.required), requirements }
+    let secrets = Sight::take(secret_rung(), &mut requirements);
+    requirements.extend(secrets::check(&args.kubelet_root, &args.watched));
+    let ok = requirements.iter().all(|one| one.ok || !one.required);
+    Findings { ok, requirements, secrets, parts: PARTS }
 }
 
 fn own_addresses() -> Requirement {
@@ -152,9 +179,22 @@ fn table(findings: &Findings) -> String {
             let _ = writeln!(text, "          to get it:  {}", one.how);
         }
     }
+    let _ = writeln!(text, "\n{}\n{}", findings.secrets.text(), needs(&findings.parts));
     let verdict = if findings.ok { "can do its work here" } else { "cannot start here" };
-    let _ = writeln!(text, "\n`parapet run` {verdict}.");
+    let _ = writeln!(text, "`parapet run` {verdict}.");
     text
+}
+
+/// What to give to a container that is to do no more than some of it.
+fn needs(parts: &[Part]) -> String {
+    let header =
+        ["part", "capabilities", "host mounts", "namespaces", "without"].map(str::to_owned);
+    let rows = parts.iter().map(|one| {
+        [one.part, one.capabilities, one.host_mounts, one.namespaces, one.without]
+            .map(str::to_owned)
+            .to_vec()
+    });
+    format!("What each part needs:\n{}", form::aligned(&header, rows.collect()))
 }
 
 #[cfg(test)]
@@ -184,9 +224,18 @@ mod tests {
             requirement("b", false, true),
             requirement("c", false, false),
         ];
+        let secrets =
+            Sight { seen_by: Some("S"), not_used: vec!["N".to_owned()], cannot_see: &["X", "Y"] };
         let expected = "ok      a: F\nMISSING b: F\n          without it: C\n          \
                         to get it:  H\nreduced c: F\n          without it: C\n          \
-                        to get it:  H\n\n`parapet run` cannot start here.\n";
-        assert_eq!(table(&Findings { ok: false, requirements }), expected);
+                        to get it:  H\n\nOpens of secret files are seen by S\n  better, but \
+                        not here: N\n  not seen: X\n  not seen: Y\n\nWhat each part needs:\n\
+                        PART   CAPABILITIES             HOST MOUNTS     NAMESPACES  WITHOUT\n\
+                        flows  BPF, PERFMON, NET_ADMIN  /sys/fs/cgroup  -           nothing \
+                        runs\n\n`parapet run` cannot start here.\n";
+        let findings = Findings { ok: false, requirements, secrets, parts: PARTS };
+        let (head, tail) = (table(&findings), needs(&PARTS[..1]));
+        let shown = head.replace(&needs(&PARTS), &tail);
+        assert_eq!(shown, expected);
     }
 }

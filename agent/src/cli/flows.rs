@@ -15,7 +15,7 @@ use parapet_core::verdict::Decision;
 use super::agent;
 use super::online::{Cluster, ObserverArgs, Observers, somebody_answered};
 use crate::export::report::merge::EdgeName;
-use crate::export::report::{EdgeRow, Report, render};
+use crate::export::report::{EdgeRow, Report, form, render};
 
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -174,7 +174,7 @@ fn lines(report: &Report, with_header: bool) -> anyhow::Result<String> {
     for (row, edge) in rows.iter_mut().zip(&report.edges) {
         row.insert(0, edge.last_seen.clone());
     }
-    let text = render::aligned(&header, rows);
+    let text = form::aligned(&header, rows);
     let skipped = if with_header { 0 } else { text.find('\n').map_or(0, |end| end + 1) };
     Ok(text.get(skipped..).unwrap_or_default().to_owned())
 }

@@ -15,7 +15,9 @@ use crate::export::Published;
 use crate::export::http::LISTEN_DEFAULT;
 use crate::kernel::{KernelConfig, PINS_DEFAULT};
 use crate::node::{cgroups, host_name};
-use crate::runtime::{ObjectSource, Peers};
+use crate::runtime::{
+    KUBELET_ROOT_DEFAULT, KUBELET_UNITS, ObjectSource, Peers, RUNTIME_UNITS, SecretsConfig,
+};
 use crate::{memory, runtime};
 
 /// What `parapet run` is asked.
@@ -53,6 +55,42 @@ pub struct Args {
     /// nothing; `none` to do without
     #[arg(long, value_name = "DIR", default_value = PINS_DEFAULT, env = "PARAPET_PIN_DIR")]
     pin_dir: PathBuf,
+    #[command(flatten)]
+    secrets: SecretArgs,
+}
+
+const SECRETS: &str = "Secrets";
+
+/// Which secret files to watch, and whose work it is to read them.
+#[derive(Debug, clap::Args)]
+struct SecretArgs {
+    /// The kubelet's folder, as this process sees it: secret volumes of pods are below it
+    #[arg(long, help_heading = SECRETS, value_name = "DIR", default_value = KUBELET_ROOT_DEFAULT,
+          env = "PARAPET_KUBELET_ROOT", value_parser = whole_path)]
+    kubelet_root: PathBuf,
+    /// A file of the node whose readers to report, or a folder with all its files, such as
+    /// /var/lib/kubelet/pki or /etc/kubernetes/pki; may be given more than once
+    #[arg(long = "watch-file", help_heading = SECRETS, value_name = "PATH",
+          env = "PARAPET_WATCH_FILE", value_delimiter = ',', value_parser = whole_path)]
+    watched: Vec<PathBuf>,
+    /// The cgroup of the kubelet, which reads what it mounts; may be given more than once, instead
+    /// of the defaults
+    #[arg(long = "kubelet-cgroup", help_heading = SECRETS, value_name = "UNIT",
+          default_values = KUBELET_UNITS, env = "PARAPET_KUBELET_CGROUP", value_delimiter = ',',
+          value_parser = unit)]
+    kubelet_units: Vec<String>,
+    /// The cgroup of the container runtime; may be given more than once, instead of the defaults
+    #[arg(long = "runtime-cgroup", help_heading = SECRETS, value_name = "UNIT",
+          default_values = RUNTIME_UNITS, env = "PARAPET_RUNTIME_CGROUP", value_delimiter = ',',
+          value_parser = unit)]
+    runtime_units: Vec<String>,
+}
+
+impl SecretArgs {
+    fn config(self) -> SecretsConfig {
+        let Self { kubelet_root, watched, kubelet_units, runtime_units } = self;
+        SecretsConfig { kubelet_root, watched, kubelet_units, runtime_units }
+    }
 }
 
 /// Runs the agent until SIGINT or SIGTERM.
@@ -95,6 +133,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
         },
         node_name: args.node_name.unwrap_or_else(host_name),
         profile: args.policies.profile.into(),
+        secrets: args.secrets.config(),
     };
     memory::give_back();
     let tasks = tokio::runtime::Builder::new_multi_thread()
@@ -113,6 +152,23 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
     tasks.shutdown_background();
     done?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Mounts are known by whole paths, and an agent's own folder is not the one of who asked.
+pub(super) fn whole_path(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err("write the whole path, from / on".to_owned()) }
+}
+
+/// A cgroup by its path below the root: `system.slice/kubelet.service`.
+fn unit(text: &str) -> Result<String, String> {
+    let unit = text.trim_matches('/');
+    if unit.is_empty() {
+        return Err("write its path below the root cgroup, such as system.slice/kubelet.service \
+                    (systemctl show -p ControlGroup kubelet)"
+            .to_owned());
+    }
+    Ok(unit.to_owned())
 }
 
 /// `90s`, `10m`, `2h`, `7d`.

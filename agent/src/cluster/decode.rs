@@ -4,7 +4,7 @@
 //! copy is made. What does not fit is read a second time the way files are, which names the field;
 //! policies always are, so that a cluster and the files of it give the same.
 
-use parapet_core::object::{Change, Kind, Object, ObjectRef};
+use parapet_core::object::{Change, Kind, Object, ObjectRef, PodParts};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -139,6 +139,18 @@ pub(super) fn item(resource: &Resource, kind: Kind, version: &str, item: &[u8]) 
     }
 }
 
+/// Reads what a pod of the own node is made of: once more from the same bytes, so that the pods of
+/// all other nodes, nearly all of a list, are read in one pass over less.
+pub(super) fn parts_of_event(line: &[u8], read: &mut Read) {
+    let parts = serde_json::from_slice::<Event<Box<PodParts>>>(line);
+    read.take_parts(parts.map(|event| event.object));
+}
+
+/// The same of an item of a list.
+pub(super) fn parts_of_item(item: &[u8], read: &mut Read) {
+    read.take_parts(serde_json::from_slice(item));
+}
+
 /// The raw event, for those who decode its object themselves.
 pub(super) fn raw_event(line: &[u8]) -> Result<(bool, bool, &RawValue), Box<Told>> {
     let raw: RawEvent<'_> = serde_json::from_slice(line)
@@ -161,6 +173,26 @@ pub(super) fn head(object: &[u8]) -> Head {
 pub(super) fn version_of(line: &[u8]) -> String {
     let event = serde_json::from_slice::<VersionOnly>(line);
     event.map(|event| event.object.metadata.resource_version).unwrap_or_default()
+}
+
+impl Read {
+    /// Whether it is a pod of this node, or may be one if its name is not known.
+    pub(super) fn is_pod_of(&self, node: &str) -> bool {
+        let is_its = |name: &str| node.is_empty() || name == node;
+        matches!(&self.object, Ok(Object::Pod(pod)) if is_its(&pod.spec.node_name))
+    }
+
+    /// The pod is there without them, too.
+    fn take_parts(&mut self, parts: Result<Box<PodParts>, serde_json::Error>) {
+        let Ok(Object::Pod(pod)) = &mut self.object else { return };
+        match parts {
+            Ok(parts) => pod.parts = Some(parts),
+            Err(error) => {
+                let problem = || format!("its volumes and containers cannot be read: {error}");
+                self.problem.get_or_insert_with(problem);
+            }
+        }
+    }
 }
 
 impl Head {

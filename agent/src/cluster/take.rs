@@ -58,6 +58,9 @@ pub(super) struct Take {
     objects: u64,
     /// Pods that lookups found: part of every list.
     peers: Option<Arc<Peers>>,
+    /// Of pods of this node the parts are read, too. Empty if nobody knows which one it is: then of
+    /// all.
+    node: Arc<str>,
 }
 
 impl Take {
@@ -69,8 +72,24 @@ impl Take {
         let candidates = (resource.what == What::Candidates).then(|| Candidates::new(refused));
         let version = resource.versions.first().copied().unwrap_or_default();
         let (changes, updates) = (Vec::new(), Vec::new());
-        let (listing, objects, peers) = (None, 0, None);
-        Self { resource, version, states, changes, candidates, updates, listing, objects, peers }
+        let (listing, objects, peers, node) = (None, 0, None, "".into());
+        Self {
+            resource,
+            version,
+            states,
+            changes,
+            candidates,
+            updates,
+            listing,
+            objects,
+            peers,
+            node,
+        }
+    }
+
+    /// This is the own node.
+    pub(super) fn at(self, node: &str) -> Self {
+        Self { node: node.into(), ..self }
     }
 
     /// Its lists are of this node only, and these are part of them.
@@ -111,7 +130,10 @@ impl Take {
         self.objects += 1;
         match self.resource.kind() {
             Some(kind) => {
-                let read = decode::item(self.resource, kind, self.version, item);
+                let mut read = decode::item(self.resource, kind, self.version, item);
+                if read.is_pod_of(&self.node) {
+                    decode::parts_of_item(item, &mut read);
+                }
                 self.applied(kind, read);
             }
             None => self.config_map(item),
@@ -133,8 +155,11 @@ impl Take {
             },
         };
         match (told, self.resource.kind()) {
-            (Told::Applied { object, is_new }, Some(kind)) => {
+            (Told::Applied { mut object, is_new }, Some(kind)) => {
                 self.objects += u64::from(is_new);
+                if object.is_pod_of(&self.node) {
+                    decode::parts_of_event(line, &mut object);
+                }
                 self.applied(kind, object);
             }
             (Told::Deleted(head), kind) => self.gone(kind, head),

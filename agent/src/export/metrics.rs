@@ -2,7 +2,8 @@
 //!
 //! In: snapshots and the runtime's health. Out: OpenMetrics text, or the classic format. Counters
 //! never go down and no family holds more than [`SERIES_MAX`] series. It is the only importer of
-//! prometheus-client; no pod name of an owned pod and no address becomes a label.
+//! prometheus-client; no pod name of an owned pod, no address, and no key or path of a secret
+//! becomes a label.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use super::status::Health;
 mod classic;
 mod families;
 mod labels;
+mod secrets;
 mod series;
 mod totals;
 

@@ -16,10 +16,14 @@ use parapet_core::snapshot::{Edge, EdgeEnd, EndSide, NameFacts, RejectedPolicy, 
 use parapet_core::verdict::{Delta, Verdict};
 use serde::{Deserialize, Serialize};
 
+use self::secrets::SecretsReport;
 use super::time::rfc3339;
 
+pub mod form;
 pub mod merge;
 pub mod render;
+pub mod secrets;
+pub mod select;
 pub mod words;
 
 /// Raised when a field changes its meaning or goes away.
@@ -68,6 +72,10 @@ pub struct Report {
     /// RFC 3339, absent if they do not.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub stale_since: String,
+    /// Who mounts and who reads secrets; absent in evidence of agents that did not watch them, and
+    /// in news of flows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secrets: Option<SecretsReport>,
 }
 
 /// One node of a merged report.
@@ -227,7 +235,8 @@ pub struct UnattributedRow {
 }
 
 impl Report {
-    /// The snapshot as a report; only edges with a packet after `since` if it is given.
+    /// The snapshot as a report; only edges with a packet after `since`, and nothing of secrets, if
+    /// it is given.
     #[must_use]
     pub fn new(snapshot: &Snapshot, since: Option<Timestamp>) -> Self {
         let edges = snapshot.edges.iter();
@@ -260,6 +269,7 @@ impl Report {
             pending: snapshot.pending,
             unjudged: snapshot.unjudged,
             stale_since: String::new(),
+            secrets: since.is_none().then(|| SecretsReport::new(&snapshot.secrets, snapshot.at)),
         }
     }
 

@@ -17,6 +17,8 @@ use super::status::SourceHealth;
 use super::*;
 use crate::kernel::{ProbeStatus, Totals};
 
+pub(super) mod secrets;
+
 pub(super) const SECOND: u64 = 1_000_000_000;
 pub(super) const AT: Timestamp = Timestamp(1_795_434_000 * SECOND);
 
@@ -239,7 +241,8 @@ fn status_is_one_document() {
         "rejections": [],
         "lost": {"ring_full": 2, "flow_table_full": 0, "flow_quota": 0, "malformed_packet": 0,
                  "later_fragment": 0, "no_socket": 0, "names_full": 0, "socket_storage": 0,
-                 "socket_pair": 0},
+                 "socket_pair": 0, "secrets_full": 0, "reads_full": 0, "reads_quota": 0,
+                 "descriptor_gone": 0, "fixed_file": 0, "volume_reused": 0},
         "tables": {"edges": {"entries": 1, "capacity": 10},
                    "flows": {"entries": 7, "capacity": 100}},
         "pending": 1, "unjudged": 0,

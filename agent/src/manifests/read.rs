@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use parapet_core::object::{Object, WorkloadObject};
+use parapet_core::object::{Object, Pod, PodParts, WorkloadObject};
 use parapet_core::policy::{self, Rejection};
 
 use super::decode::{Misfit, decode};
@@ -295,7 +295,7 @@ fn object_of(api_version: &str, kind: &str, node: &Node) -> Option<Result<Object
     let mut object = match (api_version, kind) {
         ("v1", "Namespace") => decode(node).map(Object::Namespace),
         ("v1", "Node") => decode(node).map(Object::Node),
-        ("v1", "Pod") => decode(node).map(Box::new).map(Object::Pod),
+        ("v1", "Pod") => pod(node),
         ("v1", "Service") => decode(node).map(Object::Service),
         ("discovery.k8s.io/v1", "EndpointSlice") => decode(node).map(Object::EndpointSlice),
         ("networking.k8s.io/v1", "NetworkPolicy") => decode(node).map(Object::NetworkPolicy),
@@ -327,6 +327,13 @@ fn object_of(api_version: &str, kind: &str, node: &Node) -> Option<Result<Object
         }
     }
     Some(object)
+}
+
+/// With its parts: whose node it is nobody knows here, and files are few.
+fn pod(node: &Node) -> Result<Object, Misfit> {
+    let parts: PodParts = decode(node)?;
+    let pod: Pod = decode(node)?;
+    Ok(Object::Pod(Box::new(Pod { parts: Some(Box::new(parts)), ..pod })))
 }
 
 /// "Pod shop/api", as far as an object that cannot be read says it.

@@ -33,6 +33,18 @@ impl Index {
         self.pods.named(namespace, name)
     }
 
+    /// Whether the pod of this UID is there and has not ended.
+    #[must_use]
+    pub fn is_there(&self, uid: &str) -> bool {
+        self.pods.is_there(uid)
+    }
+
+    /// The name of this node; empty if it is not known.
+    #[must_use]
+    pub fn own_node(&self) -> &Arc<str> {
+        self.nodes.own_name()
+    }
+
     /// Every pod that is there and has not ended, in no order.
     pub fn pods_now(&self) -> impl Iterator<Item = &Arc<PodIdentity>> {
         self.pods.now()

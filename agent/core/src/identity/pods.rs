@@ -174,6 +174,11 @@ impl Pods {
         known.map(|entry| &entry.identity)
     }
 
+    /// Whether the pod is there and has not ended.
+    pub(super) fn is_there(&self, uid: &str) -> bool {
+        self.by_uid.get(uid).is_some_and(|life| life.end.is_none())
+    }
+
     /// When the pod began, as far as is known.
     pub(super) fn start_of(&self, uid: &str) -> Option<Timestamp> {
         self.by_uid.get(uid).map(|life| life.start())

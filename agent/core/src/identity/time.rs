@@ -8,7 +8,7 @@ use crate::flow::Timestamp;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// Reads `2026-11-23T11:19:33Z`, with an optional fraction and with `Z` or a numeric offset.
-pub(super) fn parse(text: &str) -> Option<Timestamp> {
+pub(crate) fn parse(text: &str) -> Option<Timestamp> {
     let (date, rest) = text.split_once(['T', 't', ' '])?;
     let zone_at = rest.find(['Z', 'z', '+', '-'])?;
     let (clock, zone) = rest.split_at_checked(zone_at)?;

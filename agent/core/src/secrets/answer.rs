@@ -11,7 +11,11 @@ use serde::{Deserialize, Serialize};
 use super::ReadCounts;
 use crate::flow::{Timestamp, Workload};
 
-/// Everything about secrets, as of one step.
+/// Name of what stands for all that found no room, in a row that counts it.
+pub const OTHER_READS: &str = "__other__";
+
+/// Everything about secrets, as of one step. Reads that found no room are in at most one row a
+/// relation, with [`OTHER_READS`] for the key, the program, the volume and the reader's reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SecretsSnapshot {
     /// What workloads mount, or get otherwise, in the order of their keys.
@@ -60,13 +64,18 @@ pub enum SecretSource {
     },
 }
 
-/// Whose a secret is: the workload that mounts it, or the node.
+/// Whose a secret is: the workload that mounts it, the node, or nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 #[expect(missing_docs, reason = "fields say what they hold")]
 pub enum SecretOwner {
-    Workload { namespace: Arc<str>, workload: Workload },
+    Workload {
+        namespace: Arc<str>,
+        workload: Workload,
+    },
     Node,
+    /// No object of the pod was seen, or the superblock is of no known volume.
+    Unknown,
 }
 
 /// How a secret gets into a container.
@@ -81,6 +90,9 @@ pub enum SecretWay {
     Env,
     /// To pull images: the kubelet reads it, no container does.
     ImagePull,
+    /// To mount a volume of a driver: the kubelet reads it and hands it to the driver, no container
+    /// does.
+    Driver,
     /// As a volume that no container mounts.
     Unmounted,
 }

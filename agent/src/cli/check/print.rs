@@ -9,7 +9,7 @@ use parapet_core::verdict::Delta;
 
 use super::lint::LintRow;
 use super::result::{Answer, CheckResult, EdgeResult, Evidence, SetResult};
-use crate::export::report::{render, words};
+use crate::export::report::{form, words};
 
 const COLUMNS: [&str; 8] =
     ["source", "target", "port", "protocol", "attempts", "answered", "last_seen", "why"];
@@ -73,7 +73,7 @@ fn of_set(text: &mut String, set: &SetResult) {
         let rows: Vec<_> = edges.map(row).collect();
         if !rows.is_empty() {
             let header = COLUMNS.map(str::to_owned);
-            let _ = writeln!(text, "{title}:\n{}", render::aligned(&header, rows));
+            let _ = writeln!(text, "{title}:\n{}", form::aligned(&header, rows));
         }
     }
 }

@@ -18,6 +18,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::labels::{OTHER, direction, subject_namespace, word};
+use super::secrets::{mount_samples, mounts};
 use super::series::{Fold, Series};
 use super::totals::{Totals, seen_side};
 use crate::export::status::{Health, losses, tables};
@@ -59,6 +60,7 @@ impl Collector for Scrape {
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         self.encode_totals(&mut encoder, &totals)?;
         self.encode_edges(&mut encoder, &mut totals)?;
+        self.encode_secrets(&mut encoder, &mut totals)?;
         encode_overflow(&mut encoder, &totals)?;
         drop(totals);
         self.encode_losses(&mut encoder)?;
@@ -120,6 +122,16 @@ impl Scrape {
         float_gauges(to, "observation_window_seconds", help, windows)
     }
 
+    fn encode_secrets(&self, to: &mut DescriptorEncoder<'_>, totals: &mut Totals) -> fmt::Result {
+        let help = "Opens of secret files by what the reader is to the workload whose secret it is";
+        counters(to, "secret_reads", help, totals.secrets.samples())?;
+        let mounts = mounts(&self.snapshot.secrets, totals.series_max);
+        let help = "Pods on this node that have a secret, by whether their workload reads it";
+        gauges(to, "secret_mounts", help, mount_samples(&mounts))?;
+        *totals.gauge_overflow.entry("secret_mounts").or_default() += mounts.overflow_total();
+        Ok(())
+    }
+
     fn encode_losses(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let lost = losses(&self.snapshot);
         let lost = lost.iter().map(|(stage, n)| (vec![("stage", (*stage).to_owned())], *n));
@@ -133,8 +145,12 @@ impl Scrape {
         let unattributed = self.snapshot.unattributed.iter().map(|((side, reason), count)| {
             (vec![("side", word(side)), ("reason", (*reason).to_owned())], *count)
         });
-        let help = "Attempts with an end that could not be resolved";
-        counters(to, "unattributed", help, unattributed)?;
+        let opens = self.snapshot.secrets.unattributed.iter().map(|(reason, count)| {
+            (vec![("side", "secret".to_owned()), ("reason", (*reason).to_owned())], *count)
+        });
+        let help = "Attempts with an end, and opens of secret files with an owner or a reader, \
+                    that could not be resolved";
+        counters(to, "unattributed", help, unattributed.chain(opens))?;
         let pending = std::iter::once((Vec::new(), self.snapshot.pending));
         gauges(to, "pending_records", "Records that wait for an identity", pending)?;
         let unjudged = std::iter::once((Vec::new(), self.snapshot.unjudged));
@@ -253,6 +269,7 @@ fn encode_overflow(to: &mut DescriptorEncoder<'_>, totals: &Totals) -> fmt::Resu
     families.insert("flow_attempts_total", totals.attempts.overflow_total());
     families.insert("policy_verdicts_total", totals.verdicts.overflow_total());
     families.insert("flow_refusals_total", totals.refusals.overflow_total());
+    families.insert("secret_reads_total", totals.secrets.reads.overflow_total());
     families.insert("tcp_handshakes_total", totals.handshakes.overflow_total());
     families.insert("tcp_handshake_seconds_total", totals.handshakes_ns.overflow_total());
     let samples = families.iter().map(|(family, n)| (vec![("family", (*family).to_owned())], *n));

@@ -4,9 +4,11 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::*;
+use crate::export::tests::secrets::secrets;
 use crate::export::tests::{AT, SECOND, edge, health, snapshot, workload};
 use parapet_core::flow::Direction;
 use parapet_core::record::Counts;
+use parapet_core::secrets::SecretsSnapshot;
 use parapet_core::snapshot::EdgeEnd;
 
 fn lines(text: &str, family: &str) -> Vec<String> {
@@ -226,7 +228,8 @@ fn promtool_accepts_the_classic_format() {
         let _ = writeln!(std::io::stderr(), "SKIPPED: promtool is not installed");
         return;
     };
-    let snapshot = snapshot(vec![edge(workload("a\"b", "c\\d"), 1, 1)]);
+    let flows = snapshot(vec![edge(workload("a\"b", "c\\d"), 1, 1)]);
+    let snapshot = with_secrets(&flows, secrets());
     let now = parapet_core::flow::Timestamp(AT.0 + SECOND);
     let text = Metrics::default().classic(&snapshot, &health(), now).unwrap();
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
@@ -247,4 +250,94 @@ fn openmetrics_is_given_to_those_who_ask_for_it() {
         Some("application/openmetrics-text;q=0"),
     ];
     assert_eq!(asked.map(wants_openmetrics), [false, false, false, true, true, false]);
+}
+
+fn with_secrets(flows: &Snapshot, secrets: SecretsSnapshot) -> Arc<Snapshot> {
+    Arc::new(Snapshot { secrets: Arc::new(secrets), ..flows.clone() })
+}
+
+/// One more open of the first row, the owner's own.
+fn one_more(secrets: &SecretsSnapshot) -> SecretsSnapshot {
+    let mut more = secrets.clone();
+    Arc::make_mut(&mut more.reads[0]).counts.opens += 1;
+    more
+}
+
+#[test]
+fn secrets_are_counted_by_reader_and_no_key_no_path_and_no_process_is_told() {
+    let with = |secrets| with_secrets(&snapshot(Vec::new()), secrets);
+    let text = Metrics::default().classic(&with(secrets()), &health(), AT).unwrap();
+    let api = "subject_namespace=\"shop\",subject_workload=\"api\",secret=\"db\"";
+    let bare = "subject_namespace=\"\",subject_workload=";
+    let reads = |labels: &str, reader: &str, count: u64| {
+        format!("parapet_secret_reads_total{{{labels},reader=\"{reader}\"}} {count}")
+    };
+    let mounts = |workload: &str, secret: &str, state: &str, count: u64| {
+        format!(
+            "parapet_secret_mounts{{subject_namespace=\"shop\",subject_workload=\"{workload}\",\
+             secret=\"{secret}\",state=\"{state}\"}} {count}"
+        )
+    };
+    let expected = [
+        reads(api, "self", 2),
+        reads(api, "sibling", 2),
+        reads(api, "other_pod", 4),
+        reads(api, "node", 1),
+        reads(api, "kubelet", 2),
+        reads(&format!("{bare}\"node\",secret=\"node_file\""), "node", 2),
+        reads(&format!("{bare}\"unknown\",secret=\"unknown_volume\""), "unknown", 2),
+        mounts("api", "db", "read", 2),
+        mounts("job", "db", "unobservable", 2),
+        mounts("web", "tls", "never_read", 2),
+        mounts("web", "service_account_token", "never_read", 4),
+        "parapet_unattributed_total{side=\"secret\",reason=\"volume_not_known\"} 5".to_owned(),
+    ];
+    let families = ["parapet_secret_", "parapet_unattributed_total{side=\"secret\""];
+    let found: Vec<String> = families.iter().flat_map(|family| lines(&text, family)).collect();
+    assert_eq!(found, expected);
+    for hidden in ["pass", "/etc", "ca.crt", "cat", "evil", "main", "proxy", "user.slice"] {
+        assert!(!found.iter().any(|line| line.contains(hidden)), "{hidden}");
+    }
+}
+
+#[test]
+fn reads_never_go_down_when_a_row_is_forgotten_and_are_folded_beyond_the_bound() {
+    let first = secrets();
+    let with = |secrets: &SecretsSnapshot| with_secrets(&snapshot(Vec::new()), secrets.clone());
+    let own = |metrics: &Metrics, secrets: &SecretsSnapshot| {
+        let text = metrics.classic(&with(secrets), &health(), AT).unwrap();
+        let own = text.lines().find(|line| line.contains("reader=\"self\""));
+        own.and_then(|line| line.rsplit(' ').next()).map(str::to_owned)
+    };
+    let metrics = Metrics::default();
+    let is = |count: &str| Some(count.to_owned());
+    assert_eq!(own(&metrics, &first), is("2"));
+    assert_eq!(own(&metrics, &one_more(&first)), is("3"));
+    assert_eq!(own(&metrics, &SecretsSnapshot::default()), is("3"));
+    assert_eq!(own(&metrics, &first), is("5"));
+    let metrics = Metrics::with_series_max(1);
+    let text = metrics.classic(&with(&first), &health(), AT).unwrap();
+    let other = "subject_namespace=\"__other__\",subject_workload=\"__other__\",\
+                 secret=\"__other__\"";
+    let folded = |family: &str| {
+        let lines = lines(&text, family).into_iter();
+        lines.filter(|line| line.contains("__other__")).collect::<Vec<_>>()
+    };
+    let reads = [("sibling", 2), ("other_pod", 4), ("node", 3), ("kubelet", 2), ("unknown", 2)];
+    let reads = reads.map(|(reader, n)| {
+        format!("parapet_secret_reads_total{{{other},reader=\"{reader}\"}} {n}")
+    });
+    assert_eq!(folded("parapet_secret_reads_total"), reads);
+    let mounts = [("never_read", 6), ("unobservable", 2)];
+    let mounts =
+        mounts.map(|(state, n)| format!("parapet_secret_mounts{{{other},state=\"{state}\"}} {n}"));
+    assert_eq!(folded("parapet_secret_mounts"), mounts);
+    let overflow = |family: &str| {
+        lines(&text, &format!("parapet_series_overflow_total{{family=\"{family}\"}}"))
+    };
+    let is = |family: &str, n: u64| {
+        vec![format!("parapet_series_overflow_total{{family=\"{family}\"}} {n}")]
+    };
+    assert_eq!(overflow("secret_reads_total"), is("secret_reads_total", 7));
+    assert_eq!(overflow("secret_mounts"), is("secret_mounts", 4));
 }

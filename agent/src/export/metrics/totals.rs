@@ -2,7 +2,7 @@
 //! forgotten.
 //!
 //! In: one snapshot after the other. Out: attempts by outcome and by verdict, refusals by kind, TCP
-//! handshakes and their time. It never counts an attempt twice under one policy set and never takes
+//! handshakes and their time, opens of secret files. It never counts an attempt twice under one policy set and never takes
 //! anything back.
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +14,7 @@ use parapet_core::snapshot::{Edge, EdgeKey, Outcomes, Snapshot};
 use parapet_core::verdict::{Decision, Reason, SideVerdict, Verdict};
 
 use super::labels::Ends;
+use super::secrets::SecretTotals;
 use super::series::{Fold, Series};
 use crate::export::report::Refusal;
 
@@ -77,6 +78,7 @@ pub(super) struct Totals {
     pub(super) handshakes: Series<Ends>,
     pub(super) handshakes_ns: Series<Ends>,
     pub(super) verdicts: Series<VerdictKey>,
+    pub(super) secrets: SecretTotals,
     /// As of the last look.
     policy_sets: Vec<Arc<str>>,
     pub(super) series_max: usize,
@@ -104,6 +106,7 @@ impl Totals {
             handshakes: Series::new(series_max),
             handshakes_ns: Series::new(series_max),
             verdicts: Series::new(series_max),
+            secrets: SecretTotals::new(series_max),
             series_max,
             gauge_overflow: BTreeMap::new(),
             edges: HashMap::default(),
@@ -114,6 +117,7 @@ impl Totals {
 
     /// Adds what is new.
     pub(super) fn observe(&mut self, snapshot: &Snapshot) {
+        self.secrets.observe(&snapshot.secrets);
         self.round += 1;
         for edge in &snapshot.edges {
             let counted = match self.edges.get_mut(&edge.key) {

@@ -133,6 +133,7 @@ impl Fleet {
             unjudged: all().map(|report| report.unjudged).fold(0, u64::saturating_add),
             // As old as what the first of them that lost its API server knows.
             stale_since: stamps(|report| &report.stale_since).min().unwrap_or_default(),
+            secrets: secrets::merged(&self.nodes),
         }
     }
 
@@ -412,5 +413,6 @@ fn unattributed<'a>(reports: impl Iterator<Item = &'a Report>) -> Vec<Unattribut
     sums.into_iter().map(row).collect()
 }
 
+mod secrets;
 #[cfg(test)]
 mod tests;

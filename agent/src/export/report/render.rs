@@ -8,7 +8,9 @@ use std::fmt::Write;
 use parapet_core::engine::DEFAULT_DENY;
 use parapet_core::verdict::{Decision, Delta};
 
-use super::{EdgeRow, Report, words};
+use super::{EdgeRow, Report, form, words};
+
+pub mod secrets;
 
 /// The columns of `parapet report flows` before those of the policy sets.
 const COLUMNS: [&str; 7] =
@@ -76,31 +78,10 @@ pub fn table(report: &Report) -> String {
         "No flow was seen yet.\n".to_owned()
     } else {
         let (header, rows) = rows(report);
-        aligned(&header, rows)
+        form::aligned(&header, rows)
     };
     text.push('\n');
     text.push_str(&summary(report));
-    text
-}
-
-/// Columns of equal width under upper-case headers, without blanks at the ends of lines.
-#[must_use]
-pub fn aligned(header: &[String], rows: Vec<Vec<String>>) -> String {
-    let header = header.iter().map(|column| column.to_uppercase()).collect();
-    let lines: Vec<Vec<String>> = std::iter::once(header).chain(rows).collect();
-    let mut widths: Vec<usize> = Vec::new();
-    for line in &lines {
-        widths.resize(widths.len().max(line.len()), 0);
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
     text
 }
 
@@ -108,15 +89,7 @@ pub fn aligned(header: &[String], rows: Vec<Vec<String>>) -> String {
 #[must_use]
 pub fn markdown(report: &Report) -> String {
     let (header, rows) = rows(report);
-    let line = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
-        format!("| {} |\n", cells.join(" | "))
-    };
-    let mut text = line(&header);
-    text.push_str(&line(&vec!["---".to_owned(); header.len()]));
-    for row in &rows {
-        text.push_str(&line(row));
-    }
+    let mut text = form::markdown(&header, &rows);
     text.push('\n');
     for sentence in summary(report).lines() {
         // Writing to a string does not fail.
@@ -129,21 +102,7 @@ pub fn markdown(report: &Report) -> String {
 #[must_use]
 pub fn csv(report: &Report) -> String {
     let (header, rows) = rows(report);
-    let mut text = String::new();
-    for row in std::iter::once(&header).chain(&rows) {
-        let cells: Vec<String> = row.iter().map(|cell| csv_cell(cell)).collect();
-        text.push_str(&cells.join(","));
-        text.push_str("\r\n");
-    }
-    text
-}
-
-fn csv_cell(cell: &str) -> String {
-    if cell.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", cell.replace('"', "\"\""))
-    } else {
-        cell.to_owned()
-    }
+    form::csv(&header, &rows)
 }
 
 /// A line a policy set with its delta counts, then what a reader must know before trusting them.
@@ -189,7 +148,7 @@ pub fn summary(report: &Report) -> String {
 }
 
 /// From how many nodes it is, and which are missing.
-fn nodes(text: &mut String, report: &Report) {
+pub(super) fn nodes(text: &mut String, report: &Report) {
     if report.nodes.is_empty() {
         return;
     }

@@ -39,13 +39,25 @@ impl Rung {
         }
     }
 
+    /// Its program in the object.
+    #[must_use]
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Lsm => "secret_lsm_open",
+            Self::Fentry => "secret_fentry_open",
+            Self::Kprobe => "secret_kprobe_open",
+            Self::Syscalls => "secret_syscall",
+        }
+    }
+
     fn probe(self) -> (Probe, Part) {
-        let (name, hook, part) = match self {
-            Self::Lsm => ("secret_lsm_open", Hook::Lsm("file_open"), Part::All),
-            Self::Fentry => ("secret_fentry_open", Hook::Function(OPEN_FUNCTION), Part::All),
-            Self::Kprobe => ("secret_kprobe_open", Hook::Probe(OPEN_FUNCTION), Part::Probe),
-            Self::Syscalls => ("secret_syscall", Hook::Tracepoint("sys_exit"), Part::Syscalls),
+        let (hook, part) = match self {
+            Self::Lsm => (Hook::Lsm("file_open"), Part::All),
+            Self::Fentry => (Hook::Function(OPEN_FUNCTION), Part::All),
+            Self::Kprobe => (Hook::Probe(OPEN_FUNCTION), Part::Probe),
+            Self::Syscalls => (Hook::Tracepoint("sys_exit"), Part::Syscalls),
         };
+        let name = self.program();
         let feature = "who reads which Secret";
         (Probe { name, hook_name: self.name(), hook, feature, required: false }, part)
     }

@@ -88,6 +88,7 @@ fn report(node: &str, edges: Vec<EdgeRow>) -> Report {
         pending: 1,
         unjudged: 0,
         stale_since: String::new(),
+        secrets: None,
     }
 }
 
