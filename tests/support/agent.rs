@@ -153,6 +153,8 @@ impl Agent {
             .arg(objects)
             .arg("--cgroup-root")
             .arg(node.cgroup_root())
+            .arg("--kubelet-root")
+            .arg(node.kubelet_root())
             .args(["--node-name", NODE_NAME, "--listen", &address.to_string()])
             .args(arguments);
         command

@@ -1,0 +1,1 @@
+//! Who reads which Secret, by the running agent.
