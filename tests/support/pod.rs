@@ -274,6 +274,11 @@ impl Pod {
         self.spawn(task)?.finish()
     }
 
+    /// Its processes run this file from now on, which is the same program by another name.
+    pub fn run_as(&mut self, program: &Path) {
+        self.program = Program::at(program);
+    }
+
     /// Treats packets that arrive so if they match, as [`crate::node::Node::treat`] does it to
     /// those that come by: what the node itself sends comes by nobody.
     ///
