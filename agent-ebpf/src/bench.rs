@@ -1,4 +1,4 @@
-//! What the packet programs are measured against; the agent never loads these two.
+//! What the packet programs are measured against; the agent never loads these.
 
 use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
 use parapet_common::FlowKey;
@@ -7,6 +7,7 @@ use crate::{
     count, flow,
     maps::{FLOWS, LOST},
     packet::{self, Packet, Parsed, Way},
+    socket,
 };
 
 const PASS: i32 = 1;
@@ -40,6 +41,26 @@ pub fn bench_floor(ctx: SkBuffContext) -> i32 {
     if let Some(lost) = LOST.get_ptr_mut(0)
         && packet.time_ns == 0
         && slot.is_none()
+    {
+        count::add(lost, 0);
+    }
+    PASS
+}
+
+/// The least of a counter that remembers flows by their sockets, without counting: what the kernel
+/// takes to find a socket's memory.
+#[cgroup_skb(egress)]
+pub fn bench_memory(ctx: SkBuffContext) -> i32 {
+    let mut packet = Packet::new(&ctx, Way::Sent);
+    if !matches!(packet::parse(&ctx, &mut packet), Parsed::Flow) {
+        return PASS;
+    }
+    let Some(state) = socket::of(&ctx).and_then(socket::state) else { return PASS };
+    // SAFETY: a live map value; one aligned word.
+    let flow = unsafe { core::ptr::read_volatile(&raw const (*state).flow) };
+    if let Some(lost) = LOST.get_ptr_mut(0)
+        && packet.time_ns == 0
+        && flow == 0
     {
         count::add(lost, 0);
     }

@@ -47,7 +47,7 @@ mod watch;
 /// Until a connection to the API server stands.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Updates on their way to the engine. When it is slow, watches are read no further.
-const UPDATES_MAX: usize = 8;
+const UPDATES_MAX: usize = 4;
 
 /// All watches of a cluster. They end when this is dropped.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The per-node agent: kernel records and declared objects in; metrics, reports and answers out.
 
 pub mod cli;
+pub mod clock;
 pub mod cluster;
 pub mod export;
 pub mod kernel;

@@ -20,3 +20,14 @@ pub fn give_back() {
         libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT_MAX);
     }
 }
+
+/// Gives back what is free now, wherever in the heap it lies: after a full list, of which most was
+/// needed for a moment only. It walks the whole heap, which takes milliseconds.
+#[expect(unsafe_code, reason = "the C library has no safe binding for this")]
+pub fn trim() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim takes a number and gives back free pages only, under the allocator's lock.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

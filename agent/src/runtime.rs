@@ -20,10 +20,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::clock::{self, now};
 use crate::cluster::connect::Target;
 use crate::export::Published;
 use crate::export::status::{Health, SourceHealth};
-use crate::export::time::now;
 use crate::kernel::{KernelConfig, Sensor, Totals};
 use crate::manifests::Loaded;
 use crate::node::conntrack::Translator;
@@ -349,10 +349,23 @@ impl Owner {
                 self.step(Input::Node(facts));
             }
         }
+        self.look_at_clock();
         self.look_at_watches();
         self.step(Input::Tick(now()));
         self.services.look(self.engine.index());
         self.published.count();
+    }
+
+    fn look_at_clock(&mut self) {
+        let ahead = clock::ahead();
+        if !ahead.is_zero() && self.health.clock_ahead.is_zero() {
+            tracing::warn!(
+                seconds = ahead.as_secs(),
+                "the clock was set back: times stay ahead of it until it has caught up, or the \
+                 agent starts anew"
+            );
+        }
+        self.health.clock_ahead = ahead;
     }
 
     fn publish(&mut self) {

@@ -6,7 +6,9 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::time::{ClockId, clock_gettime};
@@ -17,6 +19,7 @@ use support::traffic;
 
 mod clients;
 mod datagrams;
+mod opens;
 mod server;
 
 /// The first argument by which the bench knows that it is to be a generator.
@@ -35,6 +38,8 @@ pub(crate) enum Work {
     Tuples { target: IpAddr, first: u64, per_second: u64, count: u64 },
     /// One datagram to each of these ports, from a socket for each, which stays until stdin ends.
     Datagrams { target: IpAddr, ports: Range<u16> },
+    /// A file that is opened, read once and closed, at a steady rate.
+    Opens { file: PathBuf, per_second: u64, count: u64 },
 }
 
 /// What is repeated in a closed loop.
@@ -63,6 +68,18 @@ pub(crate) struct Done {
 }
 
 impl Done {
+    /// From how long each took.
+    fn timed(mut times: Vec<Duration>, took: Duration, began_ns: u64) -> Self {
+        times.sort_unstable();
+        let at = |hundredth: usize| {
+            let time =
+                times.get((times.len() * hundredth / 100).min(times.len().saturating_sub(1)));
+            time.map_or(0.0, |time| time.as_secs_f64() * 1e6)
+        };
+        let (p50_us, p99_us) = (at(50), at(99));
+        Self { count: times.len() as u64, seconds: took.as_secs_f64(), p50_us, p99_us, began_ns }
+    }
+
     /// How many in a second.
     pub(crate) fn per_second(&self) -> f64 {
         crate::outcome::number(self.count) / self.seconds.max(1e-9)
@@ -165,6 +182,7 @@ fn perform(order: &str) -> anyhow::Result<()> {
             clients::connections(&targets, per_second, count)?
         }
         Work::Closed { kind, targets, ms } => clients::closed(kind, &targets, ms)?,
+        Work::Opens { file, per_second, count } => opens::opens(&file, per_second, count)?,
         Work::Tuples { target, first, per_second, count } => {
             datagrams::tuples(target, first, per_second, count)?
         }

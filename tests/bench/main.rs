@@ -9,6 +9,7 @@ mod cost;
 mod footprint;
 mod load;
 mod loss;
+mod opens;
 mod outcome;
 mod place;
 mod pods;
@@ -26,12 +27,13 @@ use anyhow::{Context as _, bail};
 type Measure = fn() -> anyhow::Result<()>;
 
 /// In the order in which they run.
-const MEASURES: [(&str, Measure); 5] = [
+const MEASURES: [(&str, Measure); 6] = [
     ("programs", programs::measure),
     ("cost", cost::measure),
     ("rounds", rounds::measure),
     ("footprint", footprint::measure),
     ("loss", loss::measure),
+    ("opens", opens::measure),
 ];
 
 fn main() -> ExitCode {

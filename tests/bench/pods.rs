@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -13,11 +14,15 @@ use support::node::Node;
 use support::pod::{Pod, PodSpec};
 use support::process::Program;
 use support::report::Report;
+use support::secret::SecretVolume;
 
 use crate::load::{Load, Work};
 
 /// Several, so that a client's ports do not run out while closed connections keep theirs.
 const PORTS: [u16; 8] = [8_001, 8_002, 8_003, 8_004, 8_005, 8_006, 8_007, 8_008];
+/// The client's Secret, and its only key.
+const SECRET: &str = "keys";
+const KEY: &str = "key";
 /// How long the agent may take to say what it counted.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -26,6 +31,7 @@ pub(crate) struct Pods {
     pub(crate) client: Pod,
     pub(crate) server: Pod,
     pub(crate) node: Node,
+    secret: SecretVolume,
 }
 
 /// What the agent counted of the client's side, and all that it lost.
@@ -40,14 +46,17 @@ pub(crate) struct Seen {
 impl Pods {
     pub(crate) fn start() -> anyhow::Result<Self> {
         let mut node = Node::start(&Program::current()?)?;
-        let client = node.pod(&PodSpec::new("bench", "client"))?;
+        let client = PodSpec::new("bench", "client").secret(SECRET).mounts(&[(SECRET, None)]);
+        let client = node.pod(&client)?;
+        let files = [(KEY, "not what anybody would call a secret")];
+        let secret = SecretVolume::secret(&node, &client, SECRET, &files)?;
         let server = node.pod(&PodSpec::new("bench", "server"))?;
         client.network().within(|| {
             // What this namespace's connections to one address and port are told apart by.
             let range = "/proc/sys/net/ipv4/ip_local_port_range";
             fs::write(range, "1024 65535").context(range)
         })?;
-        Ok(Self { client, server, node })
+        Ok(Self { client, server, node, secret })
     }
 
     /// The agent, in the node's own network.
@@ -58,6 +67,11 @@ impl Pods {
     /// A server of everything that [`Self::targets`] are.
     pub(crate) fn serve(&self) -> anyhow::Result<Load> {
         Load::start(&self.server, Work::Serve(PORTS.to_vec()))
+    }
+
+    /// A file of the client's Secret.
+    pub(crate) fn secret_file(&self) -> PathBuf {
+        self.secret.file(KEY)
     }
 
     /// Whom the client may ask.
@@ -100,4 +114,18 @@ pub(crate) fn check(agent: &Agent, expected: Seen) -> anyhow::Result<()> {
     let seen = seen_when(agent, |seen| *seen == expected)?;
     ensure!(seen == expected, "the agent counted {seen:?}, and not {expected:?}");
     Ok(())
+}
+
+/// The client's container opened its Secret so often, and nobody else did.
+pub(crate) fn check_opens(agent: &Agent, expected: u64) -> anyhow::Result<()> {
+    let since = Instant::now();
+    loop {
+        let reads = agent.report()?.secrets.reads;
+        let opens: Vec<_> = reads.iter().map(|read| (&*read.relation, read.counts.opens)).collect();
+        if opens == [("self", expected)] {
+            return Ok(());
+        }
+        ensure!(since.elapsed() < PATIENCE, "the agent counted {opens:?}, and not {expected}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }

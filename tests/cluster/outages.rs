@@ -2,6 +2,8 @@
 //! than it may, and is right again when the server is.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use support::process::Process;
 use support::task::Task;
 
 use crate::scenarios::{decision, serving, until_decision};
-use crate::world::{World, expect, until};
+use crate::world::{World, binary, expect, until};
 
 const EDGE: &str = "egress a/client -> b/server TCP/8080";
 /// How long a list of one resource must lie back before the next.
@@ -70,6 +72,19 @@ impl Outage {
         self.world.apply(NOBODY);
         until_decision(agent, EDGE, "denied");
     }
+}
+
+/// How much longer than needed the server stays away in the test of that: `cargo xtask test --tier
+/// cluster` with 1800 here is an outage of half an hour.
+fn more_outage() -> Duration {
+    let asked = std::env::var("PARAPET_TEST_OUTAGE_SECONDS").ok();
+    Duration::from_secs(asked.map_or(0, |seconds| seconds.parse().unwrap()))
+}
+
+/// Requests of the last minute, by the agent's own count.
+fn requests_last_minute(agent: &Agent) -> u64 {
+    let status: Value = serde_json::from_str(&agent.get("/status").unwrap().body).unwrap();
+    status["api"]["requests_last_minute"].as_u64().unwrap()
 }
 
 /// A value of `/metrics` by what stands before it.
@@ -157,6 +172,18 @@ fn what_was_known_stays_while_the_server_is_away_and_is_right_when_it_is_back() 
     assert!(!report.is_empty() && report == status, "{report:?} {status:?}");
     outage.connect(3);
     expect(&agent, &[(EDGE, &[("answered", 5)])]);
+    assert_eq!(decision(&agent, EDGE), "denied");
+    let (away_since, mut connected) = (Instant::now(), 5);
+    while away_since.elapsed() < more_outage() {
+        thread::sleep(Duration::from_secs(20));
+        outage.connect(1);
+        connected += 1;
+        // By then pauses have grown to half a minute, of which half is chance: four times a minute
+        // for each of fifteen kinds and for the question which there are.
+        let is_settled = away_since.elapsed() > Duration::from_secs(180);
+        assert!(!is_settled || requests_last_minute(&agent) <= 75, "{}", agent.log());
+    }
+    expect(&agent, &[(EDGE, &[("answered", connected)])]);
     assert_eq!(decision(&agent, EDGE), "denied");
     // A node must not leave its Service because the API server has left it.
     assert_eq!(agent.get("/readyz").unwrap().status, 200);
@@ -286,5 +313,58 @@ fn objects_that_cannot_be_read_or_are_huge_harm_no_other() {
     let log = agent.log();
     assert!(log.contains("numbers"), "named in the log: {log}");
     assert_lists_are_rare(&outage.proxy);
+    assert!(agent.stop().unwrap().success());
+}
+
+/// The agent's own time of day is set by a library before the C library; its monotonic clock, and
+/// everybody else's time, stay as they are.
+#[test]
+fn a_clock_that_jumps_and_is_set_back_confuses_nobody() {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+    assert!(Path::new(LIBRARY).exists(), "`cargo xtask setup` installs libfaketime");
+    let mut outage = Outage::prepare();
+    let folder = outage.world.node.folder();
+    let (set, wrapper) = (folder.join("clock"), folder.join("agent-with-clock"));
+    std::fs::write(&set, "+0").unwrap();
+    let script = format!(
+        "#!/bin/sh\nLD_PRELOAD={LIBRARY} FAKETIME_TIMESTAMP_FILE={} FAKETIME_NO_CACHE=1 \
+         FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_RESET=1 exec {} \"$@\"\n",
+        set.display(),
+        binary().display()
+    );
+    std::fs::write(&wrapper, script).unwrap();
+    std::fs::set_permissions(&wrapper, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let arguments = ["--pin-dir".to_string(), "none".to_string()];
+    let kubeconfig = outage.kubeconfig();
+    let agent = Agent::start_live(&wrapper, &outage.world.node, &kubeconfig, &arguments).unwrap();
+    let jump = |by: &str| {
+        std::fs::write(&set, by).unwrap();
+        // A reading and a tick.
+        thread::sleep(Duration::from_millis(1_500));
+    };
+    let at = || {
+        let report: Value = serde_json::from_str(&agent.get("/report").unwrap().body).unwrap();
+        report["at"].as_str().unwrap().to_string()
+    };
+    outage.connect(2);
+    expect(&agent, &[(EDGE, &[("answered", 2)])]);
+    let before = at();
+    jump("+3600s");
+    outage.connect(3);
+    expect(&agent, &[(EDGE, &[("answered", 5)])]);
+    let ahead = at();
+    assert_ne!(ahead[..13], before[..13], "an hour later: {before} {ahead}");
+    jump("+0");
+    outage.connect(4);
+    assert!(at() > ahead, "{} {ahead}", at());
+    let late = outage.world.pod(&PodSpec::new("a", "late"));
+    late.run(&Task::connect(outage.server.at(Family::V4, 8080), 2)).unwrap();
+    const LATE: &str = "egress a/late -> b/server TCP/8080";
+    expect(&agent, &[(EDGE, &[("answered", 9)]), (LATE, &[("answered", 2)])]);
+    let status: Value = serde_json::from_str(&agent.get("/status").unwrap().body).unwrap();
+    assert!(status["clock_ahead_seconds"].as_u64() > Some(3_000), "{status}");
+    assert_eq!(decision(&agent, EDGE), "denied");
+    outage.lives(&agent);
+    assert_eq!(stale_since(&agent), ("".to_string(), "".to_string(), Some(0.0)));
     assert!(agent.stop().unwrap().success());
 }

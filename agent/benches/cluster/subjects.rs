@@ -62,6 +62,7 @@ pub(super) async fn agent(kubeconfig: &str) -> Measured {
             (measured.steady, measured.peak) = memory();
         }
         let began_step = Instant::now();
+        let ends_list = changes.iter().any(|change| matches!(change, Change::Listed(_)));
         engine.step(Input::Cluster(changes, Timestamp(nanos())));
         if let Some(sent) = sent {
             measured.step_us.push(began_step.elapsed().as_secs_f64() * 1e6);
@@ -72,6 +73,10 @@ pub(super) async fn agent(kubeconfig: &str) -> Measured {
         }
         if listed {
             lists += 1;
+        }
+        if ends_list {
+            // As the agent does it.
+            parapet::memory::trim();
         }
         if listed && lists == 1 {
             // All other kinds are empty, so that pods are the last to be complete.

@@ -33,8 +33,9 @@ const WATCH_MIN: Duration = Duration::from_secs(10);
 /// A list that says nothing for so long is asked for anew.
 const LIST_SILENCE_MAX: Duration = Duration::from_secs(60);
 const PAGE: u32 = 500;
-/// Objects of a list that are handed over together: a server sends each by itself.
-const TOGETHER: usize = 64;
+/// Objects of a list that are handed over together: a server sends each by itself. More would only
+/// take room on their way.
+const TOGETHER: usize = 16;
 
 /// One resource and all it takes to follow it.
 #[derive(Debug)]

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Published;
 use super::metrics::{CLASSIC, OPENMETRICS, wants_openmetrics};
-use super::time::now;
+use crate::clock::now;
 
 /// Where the agent listens unless it is told otherwise: reachable from its own node only.
 pub const LISTEN_DEFAULT: &str = "127.0.0.1:9464";

@@ -4,6 +4,7 @@
 //! snapshot. Out: one [`Status`]. It never waits, looks anything up or judges a flow.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parapet_core::flow::Timestamp;
 use parapet_core::snapshot::{RejectedPolicy, Snapshot};
@@ -37,6 +38,9 @@ pub struct Health {
     pub api: Option<ApiHealth>,
     /// Since when verdicts rest on what may be no longer so; zero if they do not.
     pub stale_since: Timestamp,
+    /// By how much all times here are ahead of the machine's clock, because that was set back: see
+    /// [`crate::clock`].
+    pub clock_ahead: Duration,
 }
 
 /// What was asked of the API server.
@@ -116,6 +120,10 @@ pub struct Status {
     /// Since when verdicts rest on what may be no longer so; absent if they do not.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stale_since: String,
+    /// By how many seconds all times are ahead of the machine's clock, because that was set back;
+    /// absent if they are not.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub clock_ahead_seconds: u64,
     /// What was asked of the API server; absent if objects come from files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub api: Option<ApiHealth>,
@@ -175,6 +183,7 @@ impl Status {
             pending: snapshot.pending,
             unjudged: snapshot.unjudged,
             stale_since: rfc3339(health.stale_since),
+            clock_ahead_seconds: health.clock_ahead.as_secs(),
             api: health.api.clone(),
         }
     }
@@ -241,4 +250,9 @@ fn source_status(source: &SourceHealth, now: Timestamp) -> SourceStatus {
         problems: source.problems.clone(),
         left_out: source.left_out.clone(),
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over the field")]
+fn is_zero(seconds: &u64) -> bool {
+    *seconds == 0
 }

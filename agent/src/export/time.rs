@@ -1,20 +1,10 @@
 //! Times as people and other programs read them.
 //!
-//! In: nanoseconds since the epoch. Out: RFC 3339 in UTC, seconds, ages. It never reads a clock but
-//! in [`now`], the one place where this module tree does.
-
-use std::time::{SystemTime, UNIX_EPOCH};
+//! In: nanoseconds since the epoch. Out: RFC 3339 in UTC, seconds, ages. It never reads a clock.
 
 use parapet_core::flow::Timestamp;
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
-
-/// The wall clock.
-#[must_use]
-pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-}
 
 /// `2026-11-23T11:40:00.250Z`; empty for the zero timestamp, which means "never".
 #[must_use]

@@ -1,9 +1,10 @@
 //! The kernel's monotonic time in, time since the Unix epoch out.
 
 use parapet_core::flow::Timestamp;
-use rustix::time::{ClockId, clock_gettime};
 
-/// Both clocks, read together. Taken anew at each read, so that a set clock is followed.
+use crate::clock;
+
+/// Both clocks, read together. Taken anew at each read, so that a clock that is set is followed.
 pub(super) struct Clock {
     monotonic_ns: u64,
     unix_ns: u64,
@@ -11,7 +12,8 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn now() -> Self {
-        Self { monotonic_ns: read(ClockId::Monotonic), unix_ns: read(ClockId::Realtime) }
+        let clock::Moment { monotonic_ns, unix_ns } = clock::moment();
+        Self { monotonic_ns, unix_ns }
     }
 
     /// Nanoseconds on the monotonic clock, now.
@@ -23,13 +25,6 @@ impl Clock {
         let age_ns = self.monotonic_ns.saturating_sub(monotonic_ns);
         Timestamp(self.unix_ns.saturating_sub(age_ns))
     }
-}
-
-fn read(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::programs::{CgroupSkb, CgroupSkbAttachType};
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
 use aya::sys::{Stats, enable_stats};
 use parapet_common::{MAP_LOST, MAP_TOTALS, STAGE_NAMES, STAGE_RING_FULL};
 use parapet_core::record::Record;
@@ -22,8 +22,10 @@ use super::probes::{Hook, Probe};
 use super::slots::Slots;
 use super::{KernelConfig, map};
 
-/// The programs that can be measured. The first two are what the others are compared with.
-pub const PROGRAMS: [&str; 4] = ["bench_empty", "bench_floor", "packet_sent", "packet_received"];
+/// The programs that can be measured. The first two, and the last, are what the others are compared
+/// with. The last one comes after them, so that it warms nothing for them.
+pub const PROGRAMS: [&str; 5] =
+    ["bench_empty", "bench_floor", "packet_sent", "packet_received", "bench_memory"];
 
 /// Total run time of a program since it was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +66,33 @@ pub struct Counted {
 /// What the kernel refused.
 pub fn statistics() -> Result<OwnedFd, String> {
     enable_stats(Stats::RunTime).map_err(|error| chain(&error))
+}
+
+/// Programs that do nothing in the places of the packet programs: the price of the kernel's calling
+/// any. They are gone when this is dropped.
+pub struct EmptyHooks {
+    _programs: Ebpf,
+}
+
+impl EmptyHooks {
+    /// Both ways.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn attach(cgroup: &Path) -> Result<Self, String> {
+        let config = KernelConfig { flows_max: 1, ..KernelConfig::default() };
+        let (mut programs, _) = load::open(&config, None).map_err(|error| error.to_string())?;
+        let root = File::open(cgroup).map_err(|error| error.to_string())?;
+        let program = programs.program_mut(PROGRAMS[0]).ok_or("not in the object")?;
+        let program: &mut CgroupSkb =
+            program.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))?;
+        program.load().map_err(|error| chain(&error))?;
+        for way in [CgroupSkbAttachType::Egress, CgroupSkbAttachType::Ingress] {
+            let mode = CgroupAttachMode::Single;
+            program.attach(&root, way, mode).map_err(|error| chain(&error))?;
+        }
+        Ok(Self { _programs: programs })
+    }
 }
 
 /// All of [`PROGRAMS`], attached to one cgroup.

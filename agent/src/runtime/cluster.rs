@@ -13,9 +13,10 @@ use parapet_core::object::{Change, Kind};
 use tokio::sync::mpsc;
 
 use super::{Config, ObjectSource, Owner, Peers};
+use crate::clock::now;
 use crate::cluster::{Staged, Update, WatchState, Watches};
 use crate::export::status::{ApiHealth, ApiRequests, SourceHealth};
-use crate::export::time::now;
+use crate::memory;
 
 /// An open watch may be silent for as long as the server keeps it, and some time to open another.
 const SILENCE_MAX: Duration = Duration::from_secs(420);
@@ -28,10 +29,25 @@ pub(super) struct Live {
     watches: Watches,
     updates: mpsc::Receiver<Update>,
     stale_after: Duration,
-    /// Sums of requests, one a second.
-    sums: VecDeque<(Instant, u64)>,
+    sums: Sums,
     /// How often each field was misread when it was told last.
     misread: BTreeMap<&'static str, u64>,
+}
+
+/// Sums of requests, as of each look at them: of the last minute, and one that is older.
+#[derive(Debug, Default)]
+struct Sums(VecDeque<(Instant, u64)>);
+
+impl Sums {
+    /// Notes the sum of now; the sum of a minute ago comes out, 0 if there was none yet.
+    fn add(&mut self, at: Instant, sum: u64) -> u64 {
+        self.0.push_back((at, sum));
+        let is_old = |then: &Instant| at.saturating_duration_since(*then) >= REQUESTS_OVER;
+        while self.0.get(1).is_some_and(|(then, _)| is_old(then)) {
+            self.0.pop_front();
+        }
+        self.0.front().filter(|(then, _)| is_old(then)).map_or(0, |(_, sum)| *sum)
+    }
 }
 
 /// The next update; never if there is no live cluster.
@@ -55,7 +71,7 @@ impl Live {
         let (watches, updates) = Watches::start(target, taken, node).await?;
         tracing::info!("watching {}", watches.server());
         let stale_after = *stale_after;
-        let (sums, misread) = (VecDeque::new(), BTreeMap::new());
+        let (sums, misread) = (Sums::default(), BTreeMap::new());
         Ok(Some(Self { watches, updates, stale_after, sums, misread }))
     }
 
@@ -67,17 +83,7 @@ impl Live {
             .map(|((verb, resource, code), count)| ApiRequests { verb, resource, code, count })
             .collect();
         let sum = requests.iter().map(|requests| requests.count).sum();
-        self.sums.push_back((at, sum));
-        let is_old = |then: &Instant| at.saturating_duration_since(*then) > REQUESTS_OVER;
-        while self.sums.len() > 1 && self.sums.front().is_some_and(|(then, _)| is_old(then)) {
-            self.sums.pop_front();
-        }
-        let began = self.sums.front().map(|(then, _)| is_old(then));
-        let before = match began {
-            // The agent is younger than that: all of them are of the last minute.
-            Some(false) if self.sums.len() <= 60 => 0,
-            _ => self.sums.front().map_or(0, |(_, sum)| *sum),
-        };
+        let before = self.sums.add(at, sum);
         let server = self.watches.server().to_owned();
         ApiHealth { server, requests_last_minute: sum.saturating_sub(before), requests }
     }
@@ -88,8 +94,12 @@ impl Owner {
         let at = now();
         match update {
             Update::Changes(changes) => {
+                let ends_list = changes.iter().any(|change| matches!(change, Change::Listed(_)));
                 self.step(Input::Cluster(changes, at));
                 self.services.look(self.engine.index());
+                if ends_list {
+                    memory::trim();
+                }
             }
             Update::Staged(name, Staged { objects }) => {
                 let candidate = Candidate { objects, removed: Vec::new() };
@@ -194,5 +204,27 @@ fn source(
         objects: state.objects,
         problems: named.chain(more).collect(),
         left_out: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_of_the_last_minute_are_those_since_a_minute_ago_however_often_it_is_looked_at() {
+        let start = Instant::now();
+        for every in [1, 7, 59, 60, 61, 200] {
+            let mut sums = Sums::default();
+            // One request a second.
+            for second in (0..1_000).step_by(every) {
+                let before = sums.add(start + Duration::from_secs(second), second);
+                // Of those looks that are a minute old or older the newest.
+                let every = every as u64;
+                let expected = second.saturating_sub(60) / every * every;
+                assert_eq!(before, expected, "every {every} s, at {second}");
+            }
+            assert!(sums.0.len() <= 62, "{}", sums.0.len());
+        }
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::export::time::now;
+use crate::clock::now;
 use crate::kernel::Sensor;
 use crate::kernel::ready::Ready;
 use crate::node::volumes::{Registry, Scan};

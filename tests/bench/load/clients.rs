@@ -34,14 +34,7 @@ pub(super) fn connections(
         }
         anyhow::Ok(())
     })?;
-    let seconds = began.elapsed().as_secs_f64();
-    times.sort_unstable();
-    let at = |hundredth: usize| {
-        let time = times.get((times.len() * hundredth / 100).min(times.len().saturating_sub(1)));
-        time.map_or(0.0, |time| time.as_secs_f64() * 1e6)
-    };
-    let count = u64::try_from(times.len())?;
-    Ok(Done { count, seconds, p50_us: at(50), p99_us: at(99), began_ns })
+    Ok(Done::timed(times, began.elapsed(), began_ns))
 }
 
 /// Every `THREADS`-th connection, from this one on. Who is late begins at once.

@@ -41,7 +41,7 @@ const fn compiler(package: &'static str, reason: &'static str) -> Need {
 }
 
 /// Everything, in the order in which it is needed.
-pub(crate) const PACKAGES: [Need; 18] = [
+pub(crate) const PACKAGES: [Need; 20] = [
     tool("g++", "g++", "links every Rust binary; LLVM in bpf-linker and libFuzzer are C++"),
     tool("ca-certificates", "update-ca-certificates", "cargo fetches crates over TLS"),
     compiler("rustc-web", "Debian's current rustc, which compiles the BPF programs"),
@@ -53,6 +53,7 @@ pub(crate) const PACKAGES: [Need; 18] = [
     tool("procps", "ps", "shows what the simulated node left running when a test fails"),
     tool("curl", "curl", "reads /metrics and /status as the README's examples do"),
     tool("softflowd", "softflowd", "the flow exporter whose price a connection's is held against"),
+    tool("libbpf-tools", "opensnoop", "opensnoop, whose price a secret open's is held against"),
     tool("conntrack", "conntrack", "whose events the bench counts until it misses the first"),
     tool(
         "prometheus",
@@ -69,6 +70,7 @@ pub(crate) const PACKAGES: [Need; 18] = [
         "go",
         "builds the real API server of the cluster tier, or fetches the Go for it",
     ),
+    package("libfaketime", "sets the agent's clock, and no other, in a test of the cluster tier"),
 ];
 
 #[cfg(test)]

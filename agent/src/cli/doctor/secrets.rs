@@ -11,7 +11,7 @@ use parapet_core::flow::Timestamp;
 use parapet_core::secrets::VolumeOwner;
 use serde::Serialize;
 
-use crate::export::time::now;
+use crate::clock::now;
 use crate::kernel::{Requirement, Rung, blind_spots};
 use crate::node::volumes::{Registry, Scan};
 
