@@ -16,7 +16,7 @@ use crate::identity::{Index, Place};
 
 /// Which units are not taken for just anybody's.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Units {
+pub(crate) struct Units {
     pub(super) kubelet: Vec<Arc<str>>,
     pub(super) runtime: Vec<Arc<str>>,
 }

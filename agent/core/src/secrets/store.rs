@@ -59,7 +59,7 @@ impl Secrets {
         Self::with_limits(units, Limits::default())
     }
 
-    pub(super) fn with_limits(units: Units, limits: Limits) -> Self {
+    pub(crate) fn with_limits(units: Units, limits: Limits) -> Self {
         Self {
             pods: Pods::with_limits(limits),
             volumes: Volumes::with_limits(limits),
@@ -262,8 +262,7 @@ impl Secrets {
                 continue;
             };
             let aliases = pod.kubelets.iter().chain([&uid]);
-            let volumes: Vec<_> =
-                aliases.flat_map(|uid| self.volumes.of_pod(uid)).collect();
+            let volumes: Vec<_> = aliases.flat_map(|uid| self.volumes.of_pod(uid)).collect();
             pod.mounts = mounts_of(identity, pod, &volumes);
             pod.tokens = tokens_of(identity, pod);
             self.mounts.saw(pod, &volumes, &made, now);
