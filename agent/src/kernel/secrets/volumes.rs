@@ -122,11 +122,8 @@ mod tests {
     use super::*;
 
     fn facts(device: u32, generation: u32, owner: VolumeOwner, inodes: &[u64]) -> VolumeFacts {
-        let file = |inode: &u64| VolumeFile {
-            inode: *inode,
-            path: "token".into(),
-            generation: "".into(),
-        };
+        let file =
+            |inode: &u64| VolumeFile { inode: *inode, path: "token".into(), generation: "".into() };
         VolumeFacts {
             id: VolumeId { device, generation },
             owner,
@@ -159,11 +156,8 @@ mod tests {
 
     #[test]
     fn volumes_are_watched_whole_and_files_of_the_node_one_by_one() {
-        let pod = VolumeOwner::Pod {
-            uid: "u".into(),
-            volume: "v".into(),
-            plugin: VolumePlugin::Secret,
-        };
+        let pod =
+            VolumeOwner::Pod { uid: "u".into(), volume: "v".into(), plugin: VolumePlugin::Secret };
         let node = VolumeOwner::Node { path: "/etc/kubernetes/pki".into() };
         let wanted = [
             facts(7, 70, pod.clone(), &[1, 2]),
@@ -176,12 +170,8 @@ mod tests {
         let expected =
             HashMap::from([(7, value(70, 0)), (8, value(0, VOLUME_FILES)), (9, value(91, 0))]);
         assert_eq!(volumes, expected);
-        let expected = HashMap::from([
-            (file(8, 3), 80),
-            (file(8, 4), 80),
-            (file(8, 5), 81),
-            (file(9, 6), 90),
-        ]);
+        let expected =
+            HashMap::from([(file(8, 3), 80), (file(8, 4), 80), (file(8, 5), 81), (file(9, 6), 90)]);
         assert_eq!(files, expected);
     }
 }
