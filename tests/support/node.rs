@@ -57,6 +57,8 @@ impl Node {
         let cgroup_root = cgroup::mount_point()?.join(name).join("root");
         cgroup::create(&cgroup_root)?;
         let manifests = Manifests::create(lifetime.folder().join("manifests"))?;
+        let pods = lifetime.folder().join("kubelet/pods");
+        std::fs::create_dir_all(&pods).with_context(|| pods.display().to_string())?;
         Ok(Self {
             program: program.clone(),
             network,
@@ -81,6 +83,12 @@ impl Node {
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.lifetime.folder()
+    }
+
+    /// What stands for the kubelet's folder: volumes of this node's pods are below.
+    #[must_use]
+    pub fn kubelet_root(&self) -> PathBuf {
+        self.folder().join("kubelet")
     }
 
     /// What stands for the cgroup2 root: nothing but this node's pods is below.
@@ -146,10 +154,19 @@ impl Node {
             Some(born) => born.clone(),
             None => (pod_name(spec, wire), uuid()?),
         };
-        let container_id = format!("{}{}", uuid()?, uuid()?).replace('-', "");
-        let (container, pod) = spec.driver.paths(&uid, &container_id);
-        let cgroup = self.cgroup_root.join(container);
-        cgroup::create(&cgroup)?;
+        let container = || -> anyhow::Result<_> {
+            let id = format!("{}{}", uuid()?, uuid()?).replace('-', "");
+            let (container, pod) = spec.driver.paths(&uid, &id);
+            let cgroup = self.cgroup_root.join(container);
+            cgroup::create(&cgroup)?;
+            Ok((id, cgroup, pod))
+        };
+        let (container_id, cgroup, pod) = container()?;
+        let mut sidecars = Vec::new();
+        for (name, _) in &spec.sidecars {
+            let (id, cgroup, _) = container()?;
+            sidecars.push((name.clone(), id, cgroup));
+        }
         Ok(Pod {
             namespace: spec.namespace.clone(),
             name,
@@ -159,6 +176,7 @@ impl Node {
             cgroup,
             pod_cgroup: self.cgroup_root.join(pod),
             container_id,
+            sidecars,
             network,
             wire,
             program: self.program.clone(),
@@ -273,6 +291,17 @@ impl Node {
     pub fn spawn_on_node(&self, task: &Task) -> anyhow::Result<Process> {
         let cgroup = Some(self.own_cgroup()?);
         let place = Place { cgroup, namespace: self.network.path().to_owned() };
+        Process::start(&self.program, &Order { place: Some(place), task: task.clone() })
+    }
+
+    /// Starts a process of the node in the cgroup of this unit.
+    ///
+    /// # Errors
+    /// If it cannot start.
+    pub fn spawn_as(&self, unit: &str, task: &Task) -> anyhow::Result<Process> {
+        let cgroup = self.cgroup_root.join(unit);
+        cgroup::create(&cgroup)?;
+        let place = Place { cgroup: Some(cgroup), namespace: self.network.path().to_owned() };
         Process::start(&self.program, &Order { place: Some(place), task: task.clone() })
     }
 

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::Context as _;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::network::{Family, NODE, POD_RANGES};
 use crate::pod::{Owner, Pod, PodSpec};
@@ -89,26 +89,35 @@ impl Manifests {
             })
             .collect();
         let started = now();
+        let image = "parapet.invalid/traffic:1";
+        let mut main = json!({"name": "main", "image": image, "ports": ports});
+        add(&mut main, &spec.main);
+        let mut containers = vec![main];
+        let id = |id: &str| format!("containerd://{id}");
+        let mut statuses = vec![json!({"name": "main", "containerID": id(&pod.container_id)})];
+        for ((name, fields), (_, container_id, _)) in spec.sidecars.iter().zip(&pod.sidecars) {
+            let mut container = json!({"name": name, "image": image});
+            add(&mut container, fields);
+            containers.push(container);
+            statuses.push(json!({"name": name, "containerID": id(container_id)}));
+        }
+        let mut inside = json!({
+            "nodeName": NODE_NAME, "serviceAccountName": "default",
+            "containers": containers, "volumes": spec.volumes,
+        });
+        add(&mut inside, &spec.more);
         let object = json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {
                 "name": pod.name, "namespace": pod.namespace, "uid": pod.uid, "labels": pod.labels,
                 "creationTimestamp": started, "ownerReferences": owners,
             },
-            "spec": {
-                "nodeName": NODE_NAME, "serviceAccountName": "default",
-                "containers": [
-                    {"name": "main", "image": "parapet.invalid/traffic:1", "ports": ports},
-                ],
-            },
+            "spec": inside,
             "status": {
                 "phase": "Running", "hostIP": NODE.v4.to_string(),
                 "podIP": pod.addresses.v4.to_string(),
                 "podIPs": pod.addresses.both().map(|ip| json!({"ip": ip.to_string()})),
-                "startTime": started,
-                "containerStatuses": [
-                    {"name": "main", "containerID": format!("containerd://{}", pod.container_id)},
-                ],
+                "startTime": started, "containerStatuses": statuses,
             },
         });
         self.write(&["pod", &pod.namespace, &pod.name], &object)
@@ -238,6 +247,12 @@ impl Manifests {
         let draft = path.with_extension("draft");
         fs::write(&draft, text).with_context(shown)?;
         fs::rename(&draft, &path).with_context(shown)
+    }
+}
+
+fn add(object: &mut Value, fields: &Map<String, Value>) {
+    for (name, value) in fields {
+        object[name] = value.clone();
     }
 }
 

@@ -5,11 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
 
 use crate::cgroup::Driver;
 use crate::network::{Addresses, Family};
 use crate::process::{Process, Program};
+use crate::secret::TOKEN_VOLUME;
 use crate::task::{Counts, Order, Place, Task};
 use crate::tool;
 
@@ -32,6 +36,28 @@ pub struct PodSpec {
     pub addresses: Option<Addresses>,
     /// `metadata.name` and `metadata.uid` where an API server has given them.
     pub born: Option<(String, String)>,
+    /// `spec.volumes`.
+    pub volumes: Vec<Value>,
+    /// What the container `main` has beside its ports: `volumeMounts`, `env`.
+    pub main: Map<String, Value>,
+    /// Further containers by their names, and what they have.
+    pub sidecars: Vec<(String, Map<String, Value>)>,
+    /// What else is in `spec`.
+    pub more: Map<String, Value>,
+}
+
+/// `volumeMounts` of a container: volume and `subPath`, or none.
+#[must_use]
+pub fn mounts(volumes: &[(&str, Option<&str>)]) -> Map<String, Value> {
+    let mounts = volumes.iter().map(|(name, below)| {
+        let path = format!("/mounted/{name}/{}", below.unwrap_or_default());
+        let mut mount = json!({"name": name, "mountPath": path, "readOnly": true});
+        if let Some(below) = below {
+            mount["subPath"] = (*below).into();
+        }
+        mount
+    });
+    Map::from_iter([("volumeMounts".to_string(), mounts.collect())])
 }
 
 impl PodSpec {
@@ -47,7 +73,66 @@ impl PodSpec {
             driver: Driver::default(),
             addresses: None,
             born: None,
+            volumes: Vec::new(),
+            main: Map::new(),
+            sidecars: Vec::new(),
+            more: Map::new(),
         }
+    }
+
+    /// With a volume of this Secret under its name, which is also the volume's.
+    #[must_use]
+    pub fn secret(self, name: &str) -> Self {
+        self.volume(json!({"name": name, "secret": {"secretName": name, "defaultMode": 420}}))
+    }
+
+    /// With the volume of its service account's token, as the API server adds it.
+    #[must_use]
+    pub fn token(self) -> Self {
+        let token = json!({"serviceAccountToken": {"expirationSeconds": 3607, "path": "token"}});
+        let bundle = json!({"configMap": {"name": "kube-root-ca.crt",
+            "items": [{"key": "ca.crt", "path": "ca.crt"}]}});
+        let field = json!({"apiVersion": "v1", "fieldPath": "metadata.namespace"});
+        let namespace =
+            json!({"downwardAPI": {"items": [{"path": "namespace", "fieldRef": field}]}});
+        let sources = json!([token, bundle, namespace]);
+        self.volume(json!({"name": TOKEN_VOLUME,
+            "projected": {"defaultMode": 420, "sources": sources}}))
+    }
+
+    /// With a volume as `spec.volumes` has it.
+    #[must_use]
+    pub fn volume(mut self, volume: Value) -> Self {
+        self.volumes.push(volume);
+        self
+    }
+
+    /// With these volumes in the container `main`.
+    #[must_use]
+    pub fn mounts(mut self, volumes: &[(&str, Option<&str>)]) -> Self {
+        self.main.extend(mounts(volumes));
+        self
+    }
+
+    /// With this in the container `main`.
+    #[must_use]
+    pub fn main(mut self, field: &str, value: Value) -> Self {
+        self.main.insert(field.to_string(), value);
+        self
+    }
+
+    /// With one more container that has these volumes.
+    #[must_use]
+    pub fn sidecar(mut self, name: &str, volumes: &[(&str, Option<&str>)]) -> Self {
+        self.sidecars.push((name.to_string(), mounts(volumes)));
+        self
+    }
+
+    /// With this in `spec`.
+    #[must_use]
+    pub fn more(mut self, field: &str, value: Value) -> Self {
+        self.more.insert(field.to_string(), value);
+        self
     }
 
     /// With this owner.
@@ -123,6 +208,8 @@ pub struct Pod {
     pub pod_cgroup: PathBuf,
     /// The container's id, without the name of its runtime.
     pub container_id: String,
+    /// Further containers: name, id, folder of the cgroup.
+    pub sidecars: Vec<(String, String, PathBuf)>,
     pub(crate) network: crate::namespace::Namespace,
     pub(crate) wire: u16,
     pub(crate) program: Program,
@@ -152,9 +239,31 @@ impl Pod {
     /// # Errors
     /// If it cannot start.
     pub fn spawn(&self, task: &Task) -> anyhow::Result<Process> {
+        self.spawn_at(&self.cgroup, task)
+    }
+
+    /// Starts a process in another of its containers and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it cannot start, or there is no such container.
+    pub fn spawn_in(&self, container: &str, task: &Task) -> anyhow::Result<Process> {
+        let found = self.sidecars.iter().find(|(name, ..)| name == container);
+        let (_, _, cgroup) = found.with_context(|| format!("no container {container}"))?;
+        self.spawn_at(cgroup, task)
+    }
+
+    fn spawn_at(&self, cgroup: &Path, task: &Task) -> anyhow::Result<Process> {
         let place =
-            Place { cgroup: Some(self.cgroup.clone()), namespace: self.network.path().to_owned() };
+            Place { cgroup: Some(cgroup.to_owned()), namespace: self.network.path().to_owned() };
         Process::start(&self.program, &Order { place: Some(place), task: task.clone() })
+    }
+
+    /// Runs a task in another of its containers to its end.
+    ///
+    /// # Errors
+    /// If it cannot start or fails.
+    pub fn run_in(&self, container: &str, task: &Task) -> anyhow::Result<Counts> {
+        self.spawn_in(container, task)?.finish()
     }
 
     /// Runs a task inside to its end.
@@ -163,6 +272,11 @@ impl Pod {
     /// If it cannot start or fails.
     pub fn run(&self, task: &Task) -> anyhow::Result<Counts> {
         self.spawn(task)?.finish()
+    }
+
+    /// Its processes run this file from now on, which is the same program by another name.
+    pub fn run_as(&mut self, program: &Path) {
+        self.program = Program::at(program);
     }
 
     /// Treats packets that arrive so if they match, as [`crate::node::Node::treat`] does it to

@@ -7,6 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use self::secrets::Secrets;
+
+pub mod secrets;
+
 /// The document.
 #[derive(Clone, Debug, Deserialize)]
 #[expect(missing_docs, reason = "documented at the agent's report")]
@@ -17,6 +21,9 @@ pub struct Report {
     pub lost: BTreeMap<String, u64>,
     pub pending: u64,
     pub unjudged: u64,
+    /// Absent unless secrets are watched.
+    #[serde(default)]
+    pub secrets: Secrets,
 }
 
 /// One edge.

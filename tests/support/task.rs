@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::reading::{Pass, Race, Use};
+
 /// The only argument of the traffic program, as JSON.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,6 +54,12 @@ pub enum Task {
     Inject(Inject),
     /// Sends as fast as it can and waits for nothing, then reports.
     Flood(Flood),
+    /// Uses files, then reports.
+    Use(Use),
+    /// Opens what is another file all the time, then reports.
+    Race(Race),
+    /// Passes a descriptor on, then reports.
+    Pass(Pass),
     /// Waits until its stdin ends and then removes everything that the named run made.
     Reap(String),
 }

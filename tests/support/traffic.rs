@@ -20,6 +20,10 @@ mod flood;
 mod hold;
 mod inject;
 mod names;
+mod pass;
+mod race;
+mod raw;
+mod read;
 mod resolve;
 mod send;
 mod serve;
@@ -91,6 +95,12 @@ pub fn perform(order: &str) -> anyhow::Result<()> {
             say(&Line::Ready)?;
             flood::perform(task)?
         }
+        Task::Use(task) => read::perform(task)?,
+        Task::Race(task) => {
+            say(&Line::Ready)?;
+            race::perform(task)?
+        }
+        Task::Pass(task) => pass::perform(task)?,
         Task::Reap(run) => {
             until_stdin_ends();
             return lifetime::sweep(run);

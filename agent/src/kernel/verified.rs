@@ -62,6 +62,14 @@ pub fn programs(sensor: &Sensor) -> Vec<Verified> {
     all
 }
 
+/// How often a program ran and for how many nanoseconds in all, while [`count_runs`] was kept.
+#[must_use]
+pub fn times(sensor: &Sensor, program: &str) -> (u64, u128) {
+    let found = sensor.programs.programs().find(|(name, _)| *name == program);
+    let info = found.and_then(|(_, program)| program.info().ok());
+    info.map_or((0, 0), |info| (info.run_count(), info.run_time().as_nanos()))
+}
+
 /// (program, instructions) in the verifier's own words, for kernels that keep no such number. The
 /// process must have loaded a [`Sensor`] before, and must open nothing meanwhile.
 ///

@@ -37,6 +37,8 @@ const UNSEEN_NS_MAX: u64 = 600 * 1_000_000_000;
 /// A volume without `..data` is walked again so often: only folders directly below its root show
 /// at the root that they changed.
 const WALK_EVERY_NS: u64 = 10 * 1_000_000_000;
+const NO_GENERATION: &str = "name_to_handle_at is forbidden (by the container's seccomp profile, \
+    without CAP_SYS_ADMIN): a volume is known by its device number alone";
 /// How often folders that should be mounts are looked for.
 const FOLDERS_EVERY_NS: u64 = 30 * 1_000_000_000;
 
@@ -142,6 +144,9 @@ impl Registry {
             known.look(now, &mut problems);
         }
         self.forget_unseen(now);
+        if self.known.keys().any(|id| id.generation == 0) {
+            problems.push(NO_GENERATION.to_owned());
+        }
         let mut volumes = self.told(&mut problems);
         let pods: BTreeSet<u32> = volumes.iter().map(|volume| volume.id.device).collect();
         volumes.extend(self.watched.scan(now, &pods, &mut problems));
@@ -224,10 +229,6 @@ impl Registry {
             // It is gone already, or another one is mounted over it and hides what it is.
             self.mount_problems.push(format!("{}: is not to be reached", mount.point.display()));
             return;
-        }
-        if id.generation == 0 {
-            let shown = mount.point.display();
-            self.mount_problems.push(format!("{shown}: the kernel tells no generation of it"));
         }
         let owner = place.owner();
         if let Some(known) = self.known.get_mut(&id) {

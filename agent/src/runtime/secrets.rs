@@ -31,7 +31,7 @@ const SCAN_EVERY: Duration = Duration::from_secs(1);
 const SCAN_PAUSE: Duration = Duration::from_millis(20);
 /// How often descriptors and mappings of all processes are gone through, for those that were passed
 /// on and not opened.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// The same after a volume was told, which somebody may have open already.
 const SWEEP_SOON: Duration = Duration::from_millis(250);
 /// Doubts between the two tasks.
