@@ -91,7 +91,8 @@ fn perform(keep: bool) -> anyhow::Result<()> {
     check(&report, &expected)?;
     let found = findings(&report);
     anyhow::ensure!(found == known, "expected {known:#?}, the agent says {found:#?}");
-    say("as it should be: exactly the two forgotten dependencies and the four findings, with exact counts");
+    say("as it should be: exactly the two forgotten dependencies and the four \
+         findings, with exact counts");
     if keep {
         say("the shop stays open; Ctrl-C closes it");
         loop {

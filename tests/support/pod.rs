@@ -50,7 +50,11 @@ pub struct PodSpec {
 #[must_use]
 pub fn mounts(volumes: &[(&str, Option<&str>)]) -> Map<String, Value> {
     let mounts = volumes.iter().map(|(name, below)| {
-        let path = format!("/mounted/{name}/{}", below.unwrap_or_default());
+        // Where every client library looks for its token.
+        let path = match *name {
+            TOKEN_VOLUME => "/var/run/secrets/kubernetes.io/serviceaccount".to_string(),
+            _ => format!("/mounted/{name}/{}", below.unwrap_or_default()),
+        };
         let mut mount = json!({"name": name, "mountPath": path, "readOnly": true});
         if let Some(below) = below {
             mount["subPath"] = (*below).into();

@@ -76,7 +76,7 @@ impl SecretVolume {
     pub fn mount_again(&self) -> anyhow::Result<()> {
         let shown = || self.folder.display().to_string();
         fs::create_dir_all(&self.folder).with_context(shown)?;
-        mount("tmpfs", &self.folder, "tmpfs", MountFlags::empty(), Some(c"size=1m"))
+        mount("tmpfs", &self.folder, "tmpfs", MountFlags::empty(), Some(c"size=16m"))
             .with_context(shown)
     }
 
