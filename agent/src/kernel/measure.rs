@@ -81,7 +81,8 @@ impl EmptyHooks {
     /// What the kernel refused.
     pub fn attach(cgroup: &Path) -> Result<Self, String> {
         let config = KernelConfig { flows_max: 1, ..KernelConfig::default() };
-        let (mut programs, _) = load::open(&config, None).map_err(|error| error.to_string())?;
+        let load::Opened { mut programs, .. } =
+            load::open(&config, None).map_err(|error| error.to_string())?;
         let root = File::open(cgroup).map_err(|error| error.to_string())?;
         let program = programs.program_mut(PROGRAMS[0]).ok_or("not in the object")?;
         let program: &mut CgroupSkb =
