@@ -54,7 +54,8 @@ fn volumes_are_told_with_their_files_whatever_their_kind() {
     let pod = node.pod(&PodSpec::new("a", "api")).unwrap();
     let mut registry = Registry::new(&node.kubelet_root(), &[]);
     assert_eq!(registry.scan(NOW), Scan::default());
-    let secret = SecretVolume::secret(&node, &pod, "db", &[("user", "u"), ("n/pass", "p")]).unwrap();
+    let secret =
+        SecretVolume::secret(&node, &pod, "db", &[("user", "u"), ("n/pass", "p")]).unwrap();
     let token = SecretVolume::token(&node, &pod).unwrap();
     let csi = SecretVolume::mount(&node, &pod, "csi", "vault").unwrap();
     std::fs::create_dir(csi.file("deep")).unwrap();

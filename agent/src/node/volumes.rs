@@ -237,6 +237,8 @@ impl Registry {
             } else {
                 let shown = mount.point.display();
                 self.mount_problems.push(format!("{shown}: shows the volume of another pod"));
+                // Or that one has just ended, and its number was given out again.
+                self.are_mounts_old = true;
             }
             return;
         }
