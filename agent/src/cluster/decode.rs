@@ -378,7 +378,7 @@ mod tests {
         let mut read = item_of_pods(&odd);
         parts_of_item(odd.as_bytes(), &mut read);
         let problem = "its volumes and containers cannot be read: invalid type: integer `5`, \
-                       expected a string at line 3 column 76";
+                       expected a string at line 3 column 81";
         assert_eq!((read_parts(&read), read.object.is_ok()), (None, true));
         assert_eq!(read.problem.as_deref(), Some(problem));
     }

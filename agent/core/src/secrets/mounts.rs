@@ -178,12 +178,18 @@ impl Mounts {
     }
 
     /// A read of a file of this volume may have been by one of its own containers.
-    pub(super) fn may_have_read(&mut self, pod: &PodFacts, volume: &str) {
-        let is_it = |mount: &&PodMount| mount.volume.as_deref() == Some(volume);
+    pub(super) fn may_have_read(&mut self, pod: &PodFacts, volume: &str, source: &SecretSource) {
+        let is_unknown = matches!(source, SecretSource::Unknown { .. });
+        let is_it = |mount: &&PodMount| {
+            mount.volume.as_deref() == Some(volume) && (is_unknown || mount.key.source == *source)
+        };
         for mount in pod.mounts.iter().filter(is_it) {
             if let Some(known) = self.mounts.get_mut(&mount.key) {
                 known.seen.has_gaps = true;
             }
+        }
+        if !is_unknown && !matches!(source, SecretSource::ServiceAccountToken { .. }) {
+            return;
         }
         for token in pod.tokens.iter().filter(|token| *token.volume == *volume) {
             if let Some(seen) = self.tokens.get_mut(&token.key) {

@@ -25,6 +25,8 @@ pub(super) struct Volume {
     /// When it was mounted, as far as is known.
     mounted_at: Option<Timestamp>,
     gone_at: Option<Timestamp>,
+    /// The generation that reads have, of one whose own could not be read: that of the first.
+    learned: Option<u32>,
     /// By inode. A tmpfs counts them up, so that the first ones are the oldest.
     files: BTreeMap<u64, File>,
 }
@@ -109,6 +111,20 @@ impl Volumes {
         changed
     }
 
+    /// By which id the volume is known that reads call so. One that was told without a generation
+    /// has that of its first read, and no other: a volume mounted there next has another one.
+    pub(super) fn known_as(&mut self, id: VolumeId) -> VolumeId {
+        let any = VolumeId { generation: 0, ..id };
+        if self.by_id.contains_key(&id) {
+            return id;
+        }
+        let Some(volume) = self.by_id.get_mut(&any) else { return id };
+        if volume.learned.is_none() && volume.gone_at.is_none() {
+            volume.learned = Some(id.generation);
+        }
+        if volume.learned == Some(id.generation) { any } else { id }
+    }
+
     /// The volume this was. One without a generation is told from others of its number by its time
     /// alone, as far as that goes.
     pub(super) fn get(&self, id: VolumeId, since: Timestamp, until: Timestamp) -> Option<&Volume> {
@@ -153,6 +169,7 @@ impl Volumes {
             watched_since: facts.watched_since,
             mounted_at: facts.mounted_at,
             gone_at: None,
+            learned: None,
             files: BTreeMap::new(),
         });
         let mut is_other = is_new || volume.gone_at.take().is_some();

@@ -77,7 +77,7 @@ fn a_device_number_used_again_is_another_volume() {
         reads(again, 12, API_MAIN, 1, 7),
     ]));
     let own = row(Relation::Own, by_api("main"), API_MAIN, 1, (6, 6));
-    assert_eq!(rows(&answers(&mut engine)), [own.clone()]);
+    assert_eq!(rows(&answers(&mut engine)), std::slice::from_ref(&own));
     let mut object = web_object();
     object["spec"]["volumes"] = json!([{"name": "tls", "secret": {"secretName": "web-tls",
         "items": [{"key": "key", "path": "./a//b"}]}}]);
@@ -153,4 +153,42 @@ fn two_pods_that_share_a_secret_have_each_its_own_volume() {
     let workload = Workload { kind: "Pod".into(), name: "web".into() };
     let web = SecretOwner::Workload { namespace: "shop".into(), workload };
     assert_eq!(found, [(web, MountState::Read), (api(), MountState::NeverRead)]);
+}
+
+#[test]
+fn a_volume_whose_generation_nobody_could_read_has_that_of_its_first_read() {
+    let mut engine = ready();
+    let [first, second] = [5, 6].map(|generation| VolumeId { device: 60, generation });
+    let mut untold = tls("..g1", 11);
+    untold.id = VolumeId { device: 60, generation: 0 };
+    engine.step(Input::Volumes(vec![untold], s(3)));
+    engine.step(Input::Records(vec![
+        reads(first, 12, API_MAIN, 1, 6),
+        reads(second, 12, API_MAIN, 2, 7),
+        reads(first, 12, API_MAIN, 4, 8),
+    ]));
+    let own = row(Relation::Own, by_api("main"), API_MAIN, 5, (6, 8));
+    assert_eq!(rows(&answers(&mut engine)), std::slice::from_ref(&own));
+    let mut rotated = tls("..g2", 31);
+    rotated.id = VolumeId { device: 60, generation: 0 };
+    engine.step(Input::Volumes(vec![rotated], s(10)));
+    assert_eq!(stale(&mut engine), [old(10)]);
+    engine.step(Input::Tick(s(30)));
+    assert_eq!(answers(&mut engine).unattributed, units(&[("volume_not_known", 2)]));
+}
+
+#[test]
+fn what_may_have_been_read_is_uncertain_and_nothing_else() {
+    let gaps = |inode| {
+        let mut engine = ready();
+        engine.step(Input::Records(vec![reads(TOKEN, inode, NOBODY, 1, 6)]));
+        engine.step(Input::Tick(s(30)));
+        let snapshot = answers(&mut engine);
+        let all = snapshot.mounts.iter().map(|mount| mount.has_gaps).collect::<Vec<_>>();
+        (all, snapshot.tokens[0].has_gaps)
+    };
+    // The bundle beside the token is none, the token is, and what nobody knows may be.
+    assert_eq!(gaps(21), (vec![false; 4], false));
+    assert_eq!(gaps(23), (vec![false, false, false, true], true));
+    assert_eq!(gaps(99), (vec![false, false, false, true], true));
 }
