@@ -142,6 +142,7 @@ fn a_volume_stays_as_long_as_any_namespace_has_it() {
     let first = registry.scan(NOW);
     let holder = pod.spawn(&Use::of(secret.file("a"), Way::BindMount, 1).held().task()).unwrap();
     secret.unmount().unwrap();
+    scan(&mut registry, later(1));
     let held = scan(&mut registry, later(100_000));
     assert_eq!((&held.volumes, held.problems.as_slice()), (&first.volumes, [].as_slice()));
     holder.finish().unwrap();

@@ -1,9 +1,9 @@
 //! Volumes that hold secrets, laid out as the kubelet lays them out.
 //!
-//! In: a pod, a volume's name, files. Out: a tmpfs of its own below the node's kubelet folder, whose
-//! files are replaced whole: written into a folder `..<time>`, to which `..data` is then turned by
-//! a rename, with a link for each name at the top (pkg/volume/util/atomic_writer.go). The mounts go
-//! with the run, however it ends.
+//! In: a pod, a volume's name, files. Out: a tmpfs of its own below the node's kubelet folder,
+//! whose files are replaced whole: written into a folder `..<time>`, to which `..data` is then
+//! turned by a rename, with a link for each name at the top (pkg/volume/util/atomic_writer.go). The
+//! mounts go with the run, however it ends.
 
 use std::fs;
 use std::os::unix::fs::symlink;
