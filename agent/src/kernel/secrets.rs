@@ -27,6 +27,7 @@ use self::volumes::Volumes;
 
 pub use self::ladder::{Rung, blind_spots};
 
+pub(super) mod cast;
 pub(super) mod ladder;
 pub(super) mod layout;
 mod reads;
