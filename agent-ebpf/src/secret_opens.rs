@@ -6,10 +6,10 @@
 //! between is counted, one that puts another file in its place is not noticed.
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::bpf_get_current_task_btf,
     macros::{btf_tracepoint, fentry, kprobe, lsm},
     programs::{BtfTracePointContext, FEntryContext, LsmContext, ProbeContext},
-    EbpfContext as _,
 };
 use parapet_common::{STAGE_DESCRIPTOR_GONE, STAGE_FIXED_FILE};
 

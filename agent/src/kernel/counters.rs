@@ -54,10 +54,7 @@ impl Counters {
     }
 
     pub(super) fn secret_totals(&self) -> SecretTotals {
-        SecretTotals {
-            opens: self.total(TOTAL_SECRET_OPENS),
-            uses: self.total(TOTAL_SECRET_USES),
-        }
+        SecretTotals { opens: self.total(TOTAL_SECRET_OPENS), uses: self.total(TOTAL_SECRET_USES) }
     }
 
     fn total(&self, which: u32) -> u64 {

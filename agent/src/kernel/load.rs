@@ -18,9 +18,9 @@ use super::attach::{attach, verify};
 use super::layout::{self, BTF_PATH, MEMBERS, Types};
 use super::pins::{PinError, Pins};
 use super::probes::{PROBES, Probe};
-use super::secrets::{Rung, Secrets};
 use super::secrets::cast;
 use super::secrets::layout::Constants;
+use super::secrets::{Rung, Secrets};
 use super::slots::Slots;
 use super::{KernelConfig, ProbeStatus};
 

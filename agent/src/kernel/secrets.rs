@@ -10,7 +10,7 @@ use aya::maps::Map;
 use aya::programs::Iter;
 use aya::{Btf, Ebpf};
 use parapet_common::{
-    MAP_READERS, MAP_READERS_RETURNED, MAP_READS, MAP_VOLUMES, MAP_WATCHED_FILES,
+    MAP_READERS, MAP_READERS_RETURNED, MAP_READS, MAP_VOLUME_BITS, MAP_VOLUMES, MAP_WATCHED_FILES,
 };
 use parapet_core::record::Record;
 use parapet_core::secrets::VolumeFacts;
@@ -51,8 +51,11 @@ impl Secrets {
         rungs: &[Rung],
         share_max: u32,
     ) -> Result<(Self, Vec<ProbeStatus>), LoadError> {
-        let volumes =
-            Volumes::new(map(programs, MAP_VOLUMES)?, map(programs, MAP_WATCHED_FILES)?);
+        let volumes = Volumes::new(
+            map(programs, MAP_VOLUMES)?,
+            map(programs, MAP_VOLUME_BITS)?,
+            map(programs, MAP_WATCHED_FILES)?,
+        );
         let Map::HashMap(reads) = map(programs, MAP_READS)? else {
             return Err(LoadError::object(format!("{MAP_READS} is no hash")));
         };
@@ -77,12 +80,7 @@ impl Secrets {
 
     /// Appends what was counted since the last read; the table is read only if `totals` say that
     /// there is something.
-    pub(super) fn read(
-        &mut self,
-        totals: SecretTotals,
-        clock: &Clock,
-        records: &mut Vec<Record>,
-    ) {
+    pub(super) fn read(&mut self, totals: SecretTotals, clock: &Clock, records: &mut Vec<Record>) {
         let mut result = Ok(());
         if totals != self.totals {
             result = self.reads.read(clock, records);

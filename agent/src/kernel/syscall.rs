@@ -144,9 +144,8 @@ pub(super) fn take<K: Copy, V: Copy + Default>(
     };
     // SAFETY: a key and room for a value, whose types the callers keep equal to the map's.
     let mut result = unsafe { bpf(BPF_MAP_LOOKUP_AND_DELETE_ELEM, &mut attr) };
-    let is_unknown = |error: &io::Error| {
-        matches!(error.raw_os_error(), Some(NOT_SUPPORTED | libc::EINVAL))
-    };
+    let is_unknown =
+        |error: &io::Error| matches!(error.raw_os_error(), Some(NOT_SUPPORTED | libc::EINVAL));
     if result.as_ref().is_err_and(is_unknown) {
         // SAFETY: as above; the second reads the key only.
         result = unsafe {

@@ -42,8 +42,7 @@ pub(super) fn reader(body: &[u8]) -> Result<ReaderSeen, DecodeError> {
 /// Up to the first zero byte, or the whole field without one.
 fn name(body: &[u8], at: usize, bytes: usize) -> Result<String, DecodeError> {
     let needed = at + bytes;
-    let field =
-        body.get(at..needed).ok_or(DecodeError::Short { found: body.len(), needed })?;
+    let field = body.get(at..needed).ok_or(DecodeError::Short { found: body.len(), needed })?;
     let field = field.split(|byte| *byte == 0).next().unwrap_or_default();
     let shown = |character: char| if is_shown(character) { character } else { REPLACEMENT };
     Ok(String::from_utf8_lossy(field).chars().map(shown).collect())

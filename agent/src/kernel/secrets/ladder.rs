@@ -181,8 +181,9 @@ pub(in super::super) fn attach(
 /// A hook can be attached to where BPF is compiled in as a security module and not in use: then it
 /// never runs (security/security.c, the `lsm=` parameter).
 fn lsm_in_use() -> Result<(), String> {
-    let modules = std::fs::read_to_string(MODULES)
-        .map_err(|error| format!("whether BPF is a security module is not known: {MODULES}: {error}"))?;
+    let modules = std::fs::read_to_string(MODULES).map_err(|error| {
+        format!("whether BPF is a security module is not known: {MODULES}: {error}")
+    })?;
     if modules.trim_end().split(',').any(|name| name == "bpf") {
         return Ok(());
     }
@@ -205,12 +206,8 @@ const NAMESPACE: &str = "sweeps see the processes in the agent's own pid namespa
                          hostPID to see those of all pods";
 const SPLICED: &str = "sendfile and splice count as opens, not as reads";
 
-const FUNCTION_BLIND: [&str; 4] = [
-    "an open that a security module denies afterwards counts as one",
-    PASSED,
-    NAMESPACE,
-    SPLICED,
-];
+const FUNCTION_BLIND: [&str; 4] =
+    ["an open that a security module denies afterwards counts as one", PASSED, NAMESPACE, SPLICED];
 
 const SYSCALL_BLIND: [&str; 7] = [
     "reads are not told from opens: a file that is opened and never read counts as read",

@@ -148,8 +148,7 @@ impl Constants {
 
     /// Why this part cannot work.
     pub(in super::super) fn problem(&self, part: Part) -> Option<String> {
-        let (_, what) =
-            self.missing.iter().find(|(of, _)| *of == part || *of == Part::All)?;
+        let (_, what) = self.missing.iter().find(|(of, _)| *of == part || *of == Part::All)?;
         Some(format!("the kernel's BTF has no {what}"))
     }
 }
