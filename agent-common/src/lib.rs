@@ -36,6 +36,9 @@ pub const MAP_TOTALS: &str = "TOTALS";
 /// Name of the hash from the device number of a superblock (`u32`, as `super_block.s_dev` has it)
 /// to its [`Volume`]. The agent writes it: what is not in it is never looked at.
 pub const MAP_VOLUMES: &str = "VOLUMES";
+/// Name of the array of [`VOLUME_WORDS`] words (`u64`) with a bit, see [`volume_bit`], for every
+/// device number in [`MAP_VOLUMES`]: most opens elsewhere are left there, which is cheaper.
+pub const MAP_VOLUME_BITS: &str = "VOLUME_BITS";
 /// Name of the hash of [`WatchedFile`]s to their generation (`u32`), on devices whose [`Volume`]
 /// says [`VOLUME_FILES`].
 pub const MAP_WATCHED_FILES: &str = "WATCHED_FILES";
@@ -73,6 +76,8 @@ pub const DNS_BYTES_MAX: usize = 4096;
 pub const CGROUP_PATH_BYTES_MAX: usize = 448;
 /// Superblocks watched at once.
 pub const VOLUMES_MAX: u32 = 4_096;
+/// Words of [`MAP_VOLUME_BITS`].
+pub const VOLUME_WORDS: u32 = 64;
 /// Files watched at once on superblocks that hold others, too.
 pub const WATCHED_FILES_MAX: u32 = 4_096;
 /// Pairs of reader and file counted at once. The agent forgets idle ones.
@@ -471,6 +476,15 @@ pub struct SecretSeen {
     pub folder: [u8; SHORT_NAME_BYTES],
     /// Name of the file.
     pub file: [u8; FILE_NAME_BYTES],
+}
+
+/// Word and bit of a device number. File systems without a disk, as all secret volumes are, have
+/// small numbers: the first 4,096 of them have a bit of their own.
+#[must_use]
+#[inline(always)]
+pub const fn volume_bit(device: u32) -> (u32, u32) {
+    let folded = device ^ (device >> 20);
+    ((folded >> 6) % VOLUME_WORDS, folded % 64)
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);

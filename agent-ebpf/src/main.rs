@@ -5,10 +5,11 @@
 //! ring.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 #![allow(internal_features, reason = "the bpf target has no stable atomic add; see count.rs")]
 
 mod bench;
+mod cast;
 mod cgroup;
 mod clock;
 mod count;

@@ -9,7 +9,7 @@ use parapet_common::{
     DNS_BYTES_MAX, DnsAnswer, EVENTS_BYTES, EventHeader, FLOWS_MAX, FlowKey, FlowSlot, NAMES_BYTES,
     PAIRS_MAX, Pair, PairKey, READERS_MAX, READS_MAX, ReadCounts, ReadKey, ReaderShare,
     SECRETS_BYTES, SERVICES_MAX, SHARES_MAX, STAGES, ServicePort, Share, TOTALS as TOTALS_COUNT,
-    VOLUMES_MAX, Volume, WATCHED_FILES_MAX, WatchedFile,
+    VOLUME_WORDS, VOLUMES_MAX, Volume, WATCHED_FILES_MAX, WatchedFile,
 };
 
 /// Value of [`SOCKETS`].
@@ -105,6 +105,10 @@ pub struct Listener {
 /// may happen where no memory can be had.
 #[map]
 pub static VOLUMES: HashMap<u32, Volume> = HashMap::with_max_entries(VOLUMES_MAX, 0);
+
+/// A bit for each of them.
+#[map]
+pub static VOLUME_BITS: Array<u64> = Array::with_max_entries(VOLUME_WORDS, 0);
 
 /// Watched files of other superblocks.
 #[map]

@@ -6,15 +6,15 @@
 //! between is counted, one that puts another file in its place is not noticed.
 
 use aya_ebpf::{
+    EbpfContext as _,
     helpers::bpf_get_current_task_btf,
     macros::{btf_tracepoint, fentry, kprobe, lsm},
     programs::{BtfTracePointContext, FEntryContext, LsmContext, ProbeContext},
-    EbpfContext as _,
 };
 use parapet_common::{STAGE_DESCRIPTOR_GONE, STAGE_FIXED_FILE};
 
 use crate::{
-    count,
+    cast, count,
     maps::Offset,
     secret::{self, OPENED, Pointer},
 };
@@ -167,9 +167,21 @@ unsafe fn returned(task: Pointer, descriptor: u64) {
             return count::lost(STAGE_DESCRIPTOR_GONE);
         }
         let place = descriptors.wrapping_add(descriptor as usize);
-        match aya_ebpf::helpers::bpf_probe_read_kernel(place) {
-            Ok(file) if !file.is_null() => note(file, task),
-            _ => count::lost(STAGE_DESCRIPTOR_GONE),
+        // The verifier knows the constant and leaves out the branch that is not taken.
+        let (file, device) = if cast::is_there() {
+            let file: Pointer = secret::load(cast::place_of_file(place.cast()), Offset::KiocbFile);
+            if file.is_null() {
+                return count::lost(STAGE_DESCRIPTOR_GONE);
+            }
+            (file, secret::device_of_known(file))
+        } else {
+            match aya_ebpf::helpers::bpf_probe_read_kernel(place) {
+                Ok(file) if !file.is_null() => (file, secret::device(file).unwrap_or(0)),
+                _ => return count::lost(STAGE_DESCRIPTOR_GONE),
+            }
+        };
+        if secret::is_watched(device) {
+            secret::note(file, task, device, OPENED);
         }
     }
 }

@@ -5,9 +5,7 @@
 //! certificate from its middle, and this needs no memory of descriptors, which a process could
 //! fill. Reading it again from the start through the same descriptor counts again.
 
-use aya_ebpf::{
-    helpers::generated::bpf_get_current_task, macros::fentry, programs::FEntryContext,
-};
+use aya_ebpf::{helpers::generated::bpf_get_current_task, macros::fentry, programs::FEntryContext};
 
 use crate::{
     maps::Offset,

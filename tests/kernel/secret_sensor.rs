@@ -63,11 +63,8 @@ impl Volume {
 
     /// As a volume of a pod, of any generation.
     fn of_pod(&self) -> VolumeFacts {
-        let owner = VolumeOwner::Pod {
-            uid: "u".into(),
-            volume: "v".into(),
-            plugin: VolumePlugin::Secret,
-        };
+        let owner =
+            VolumeOwner::Pod { uid: "u".into(), volume: "v".into(), plugin: VolumePlugin::Secret };
         self.facts(owner, 0, Vec::new())
     }
 }

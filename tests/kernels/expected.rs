@@ -10,8 +10,8 @@ use support::reading::Way;
 
 use crate::report::{
     ASKED, DATAGRAMS, ECHOES, EdgeLine, FLOWS, FlowKey, FlowLine, SCTP_ANSWERED, SCTP_ASSOCIATIONS,
-    SCTP_REFUSED, SCTP_SILENT, SECRET_WAYS, SecretLine, TCP_ANSWERED, TCP_CONNECTIONS, TCP_REFUSED, TRACKED, UDP_ANSWERED,
-    UDP_REFUSED, UNTRACKED, UNWATCHED,
+    SCTP_REFUSED, SCTP_SILENT, SECRET_WAYS, SecretLine, TCP_ANSWERED, TCP_CONNECTIONS, TCP_REFUSED,
+    TRACKED, UDP_ANSWERED, UDP_REFUSED, UNTRACKED, UNWATCHED,
 };
 
 /// Half of what the verifier allows: the next kernel's verifier may walk through more.
@@ -34,6 +34,10 @@ pub(crate) const LINUX_5_10: Kernel = Kernel {
     not_offered: &[
         ("older_connections", "helper bpf_sock_from_file: Linux 5.11"),
         ("older_listeners", "helper bpf_sock_from_file: Linux 5.11"),
+        (
+            "secret_lsm_open",
+            "bpf among the security modules in use: Debian has it there from 6.1 on",
+        ),
         ("secret_held_maps", "iterator task_vma: Linux 5.12"),
         ("secret_ring_open", "request in tracepoint io_uring_complete: Linux 5.19"),
         ("secret_syscall", "helper bpf_get_current_task_btf: Linux 5.11"),

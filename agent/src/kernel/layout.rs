@@ -16,6 +16,7 @@ const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 const KIND_VAR: u32 = 14;
 const KIND_DATASEC: u32 = 15;
@@ -99,6 +100,22 @@ impl<'a> Types<'a> {
             }
         }
         found
+    }
+
+    /// The number of a function, as its type has it.
+    pub(super) fn function(&self, name: &str) -> Option<u32> {
+        self.id(KIND_FUNC, name)
+    }
+
+    /// The number of a struct's type.
+    pub(super) fn structure(&self, name: &str) -> Option<u32> {
+        self.id(KIND_STRUCT, name)
+    }
+
+    fn id(&self, kind: u32, name: &str) -> Option<u32> {
+        let is = |at: &usize| self.reader.kind(*at) == Some(kind) && self.reader.name(*at) == name;
+        let index = self.types.iter().position(is)?;
+        u32::try_from(index + 1).ok()
     }
 
     /// The types of the arguments of a tracepoint, without the first one, which is its own; empty

@@ -18,6 +18,7 @@ use super::attach::{attach, verify};
 use super::layout::{self, BTF_PATH, MEMBERS, Types};
 use super::pins::{PinError, Pins};
 use super::probes::{PROBES, Probe};
+use super::secrets::cast;
 use super::secrets::layout::Constants;
 use super::secrets::{Rung, Secrets};
 use super::slots::Slots;
@@ -202,7 +203,8 @@ pub(super) fn open_verbose(
         loader.override_global(global, value, true);
     }
     loader.override_global("HAS_COARSE_TIME", &has_coarse_time, true);
-    let programs = loader.load(OBJECT).map_err(|error| {
+    let object = cast::patched(OBJECT, constants.cast);
+    let programs = loader.load(&object).map_err(|error| {
         let problem = chain(&error);
         if may_not(&problem) { not_permitted(&problem) } else { LoadError::object(problem) }
     })?;

@@ -10,7 +10,7 @@ use aya::maps::Map;
 use aya::programs::Iter;
 use aya::{Btf, Ebpf};
 use parapet_common::{
-    MAP_READERS, MAP_READERS_RETURNED, MAP_READS, MAP_VOLUMES, MAP_WATCHED_FILES,
+    MAP_READERS, MAP_READERS_RETURNED, MAP_READS, MAP_VOLUME_BITS, MAP_VOLUMES, MAP_WATCHED_FILES,
 };
 use parapet_core::record::Record;
 use parapet_core::secrets::VolumeFacts;
@@ -27,6 +27,7 @@ use self::volumes::Volumes;
 
 pub use self::ladder::{Rung, blind_spots};
 
+pub(super) mod cast;
 pub(super) mod ladder;
 pub(super) mod layout;
 mod reads;
@@ -50,7 +51,11 @@ impl Secrets {
         rungs: &[Rung],
         share_max: u32,
     ) -> Result<(Self, Vec<ProbeStatus>), LoadError> {
-        let volumes = Volumes::new(map(programs, MAP_VOLUMES)?, map(programs, MAP_WATCHED_FILES)?);
+        let volumes = Volumes::new(
+            map(programs, MAP_VOLUMES)?,
+            map(programs, MAP_VOLUME_BITS)?,
+            map(programs, MAP_WATCHED_FILES)?,
+        );
         let Map::HashMap(reads) = map(programs, MAP_READS)? else {
             return Err(LoadError::object(format!("{MAP_READS} is no hash")));
         };

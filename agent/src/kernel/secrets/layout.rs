@@ -117,6 +117,8 @@ const NUMBERS: [(&str, u32); 9] = [
 /// Constants to hand over, and what could not be found.
 pub(in super::super) struct Constants {
     pub(in super::super) values: Vec<(&'static str, u32)>,
+    /// The number of `bpf_rdonly_cast`, on kernels that have it and the type to cast to.
+    pub(in super::super) cast: Option<u32>,
     missing: Vec<(Part, String)>,
 }
 
@@ -138,7 +140,10 @@ impl Constants {
             Ok(has_cqe) => values.push(("RING_HAS_CQE", u32::from(has_cqe))),
             Err(problem) => missing.push((Part::Ring, problem.to_owned())),
         }
-        Self { values, missing }
+        let cast = types.function("bpf_rdonly_cast").zip(types.structure("kiocb"));
+        values.push(("HAS_CAST", u32::from(cast.is_some())));
+        values.push(("CAST_TYPE", cast.map_or(0, |(_, structure)| structure)));
+        Self { values, cast: cast.map(|(function, _)| function), missing }
     }
 
     /// Why this part cannot work.

@@ -5,8 +5,10 @@ use std::collections::HashMap;
 use std::hash::Hash;
 
 use aya::Pod;
-use aya::maps::{HashMap as BpfHashMap, MapData};
-use parapet_common::{VOLUME_FILES, VOLUMES_MAX, Volume, WATCHED_FILES_MAX, WatchedFile};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData};
+use parapet_common::{
+    VOLUME_FILES, VOLUME_WORDS, VOLUMES_MAX, Volume, WATCHED_FILES_MAX, WatchedFile, volume_bit,
+};
 use parapet_core::secrets::{VolumeFacts, VolumeOwner};
 
 /// [`Volume`] as aya wants its values.
@@ -30,22 +32,43 @@ unsafe impl Pod for FileKey {}
 pub(in super::super) type VolumeMap = BpfHashMap<MapData, u32, VolumeValue>;
 pub(in super::super) type FileMap = BpfHashMap<MapData, FileKey, u32>;
 
-/// Both maps and what is in them.
+pub(in super::super) type BitMap = Array<MapData, u64>;
+
+/// The maps and what is in them.
 pub(super) struct Volumes {
     volumes: Known<u32, VolumeValue>,
+    bits: BitMap,
+    known_bits: [u64; VOLUME_WORDS as usize],
     files: Known<FileKey, u32>,
 }
 
 impl Volumes {
-    pub(super) fn new(volumes: VolumeMap, files: FileMap) -> Self {
-        Self { volumes: Known::new(volumes), files: Known::new(files) }
+    pub(super) fn new(volumes: VolumeMap, bits: BitMap, files: FileMap) -> Self {
+        let known_bits = [0; VOLUME_WORDS as usize];
+        Self { volumes: Known::new(volumes), bits, known_bits, files: Known::new(files) }
     }
 
     /// Makes the kernel watch exactly these; how many did not fit comes back. Files first: on a
     /// superblock that is watched for its files alone, one without an entry is not counted.
     pub(super) fn set(&mut self, wanted: &[VolumeFacts]) -> usize {
         let (volumes, files) = as_told(wanted);
-        self.files.set(&files) + self.volumes.set(&volumes)
+        let left_out = self.files.set(&files) + self.volumes.set(&volumes);
+        self.set_bits();
+        left_out
+    }
+
+    /// Last: a bit without its volume costs one lookup more, and one too early would be no harm.
+    fn set_bits(&mut self) {
+        let bits = bits(self.volumes.known.keys().copied());
+        for (index, (word, known)) in (0..).zip(bits.into_iter().zip(&mut self.known_bits)) {
+            if word == *known {
+                continue;
+            }
+            match self.bits.set(index, word, 0) {
+                Ok(()) => *known = word,
+                Err(error) => tracing::warn!(%error, "the kernel does not watch every volume"),
+            }
+        }
     }
 
     /// (table, entries, capacity).
@@ -55,6 +78,17 @@ impl Volumes {
             ("watched_files", self.files.known.len() as u64, u64::from(WATCHED_FILES_MAX)),
         ]
     }
+}
+
+fn bits(devices: impl Iterator<Item = u32>) -> [u64; VOLUME_WORDS as usize] {
+    let mut bits = [0; VOLUME_WORDS as usize];
+    for device in devices {
+        let (word, bit) = volume_bit(device);
+        if let Some(word) = bits.get_mut(word as usize) {
+            *word |= 1 << bit;
+        }
+    }
+    bits
 }
 
 /// A superblock that is a volume of a pod is one with all its files, whatever is watched besides.
@@ -152,6 +186,15 @@ mod tests {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             self.0.fmt(f)
         }
+    }
+
+    #[test]
+    fn every_device_number_has_a_bit() {
+        let mut expected = [0; VOLUME_WORDS as usize];
+        assert_eq!(bits([].into_iter()), expected);
+        // 0:1, 0:64, 0:65, and 8:1, which falls on 0:9.
+        (expected[0], expected[1]) = (1 << 1 | 1 << 9, 1 << 0 | 1 << 1);
+        assert_eq!(bits([1, 64, 65, 8 << 20 | 1].into_iter()), expected);
     }
 
     #[test]
