@@ -499,7 +499,8 @@ fn a_container_is_known_by_its_id_and_a_restart_has_another_one() {
     object["status"]["containerStatuses"][0] = json!({
         "name": "main", "containerID": "containerd://c-main-2",
         "state": {"running": {"startedAt": rfc3339(30)}},
-        "lastState": {"terminated": {"startedAt": rfc3339(5), "containerID": "containerd://c-main"}},
+        "lastState":
+            {"terminated": {"startedAt": rfc3339(5), "containerID": "containerd://c-main"}},
     });
     engine.step(Input::Cluster(vec![pod(object)], s(32)));
     let snapshot = answers(&mut engine);
