@@ -450,7 +450,8 @@ fn a_loss_before_it_was_watched_is_none_of_its_gaps() {
 #[test]
 fn a_read_by_nobody_known_waits_and_is_then_counted_as_such() {
     let mut engine = ready();
-    engine.step(Input::Records(vec![reads(TLS, 12, NOBODY, 3, 6)]));
+    engine.step(Input::Records(vec![reads(TLS, 12, NOBODY, 1, 6)]));
+    engine.step(Input::Records(vec![reads(TLS, 12, NOBODY, 2, 6)]));
     assert_eq!(rows(&answers(&mut engine)), []);
     engine.step(Input::Tick(s(20)));
     let snapshot = answers(&mut engine);
