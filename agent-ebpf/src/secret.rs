@@ -23,7 +23,7 @@ use crate::{
 
 pub type Pointer = *const core::ffi::c_void;
 
-/// What was done with a file. Numbers, because it is handed to a function of the kernel's sight.
+/// What was done with a file.
 pub const OPENED: u32 = 0;
 pub const READ: u32 = 1;
 pub const MAPPED: u32 = 2;
@@ -91,7 +91,12 @@ pub unsafe fn device_of_known(file: Pointer) -> u32 {
 }
 
 /// Counts it, if it is a file that counts. `task` is who has it open, by address alone.
-#[inline(never)]
+///
+/// It is a part of every program and no function of its own: where a program has functions, kernels
+/// before Linux 6.5 and its time's stable ones do not find the handler of a [`load`] that faults in
+/// it, and crash ("bpf: ensure main program has an extable"; 5.10 still does). Nothing here should
+/// fault, and nothing would come of it if it did.
+#[inline(always)]
 pub fn note(file: Pointer, task: Pointer, device: u32, what: u32) {
     // None only for memory that cannot be read.
     let _ = try_note(file, task, device, what);

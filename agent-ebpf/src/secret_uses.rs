@@ -30,11 +30,14 @@ pub fn secret_read(ctx: FEntryContext) -> u32 {
 }
 
 /// int security_mmap_file(struct file *, unsigned long, unsigned long): the file is null for memory
-/// without one, whose device reads as zero then.
+/// without one.
 #[fentry(function = "security_mmap_file")]
 pub fn secret_map(ctx: FEntryContext) -> u32 {
-    // SAFETY: the function's argument has a type.
-    unsafe { used(ctx.arg(0), MAPPED) };
+    let file: Pointer = ctx.arg(0);
+    if !file.is_null() {
+        // SAFETY: the function's argument has a type.
+        unsafe { used(file, MAPPED) };
+    }
     0
 }
 

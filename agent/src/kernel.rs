@@ -34,6 +34,8 @@ pub use self::load::LoadError;
 pub use self::pins::{PINS_DEFAULT, check_pins, cleanup};
 pub use self::secrets::{Rung, blind_spots};
 
+#[cfg(feature = "measure")]
+pub mod alone;
 mod attach;
 mod check;
 mod clock;

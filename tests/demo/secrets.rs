@@ -101,7 +101,8 @@ pub(crate) fn findings(report: &Report) -> Vec<String> {
         let (owner, source) = (mount.owner.shown(), mount.source.shown());
         format!("{owner} mounts {source}, and nobody ever read it")
     }));
-    for (relation, who) in [("sibling", ""), ("other_pod", ""), ("node", "a process of the node, ")] {
+    for (relation, who) in [("sibling", ""), ("other_pod", ""), ("node", "a process of the node, ")]
+    {
         for read in reads.iter().filter(|read| read.relation == relation) {
             let (owner, source) = (read.owner.shown(), read.source.shown());
             let (opens, reader) = (read.counts.opens, read.reader.shown());
@@ -113,7 +114,9 @@ pub(crate) fn findings(report: &Report) -> Vec<String> {
         for stale in &mount.stale {
             let (owner, source) = (mount.owner.shown(), mount.source.shown());
             let (container, read, current) = (&stale.container, &stale.read, &stale.current);
-            found.push(format!("{owner}:{container} still has {read} of {source}, and {current} is there"));
+            found.push(format!(
+                "{owner}:{container} still has {read} of {source}, and {current} is there"
+            ));
         }
     }
     found

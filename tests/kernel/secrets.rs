@@ -184,7 +184,10 @@ fn hostile_names_are_shown_as_what_they_are_not() {
     hostile.run_as(&program);
     let agent = Agent::start(&binary(), &node, &[]).unwrap();
     watch(&agent, 1);
-    let task = Use { comm: Some("\u{1b}]0;x\u{7}\n".to_owned()), ..Use::of(db.file("pass"), Way::Open, 1) };
+    let task = Use {
+        comm: Some("\u{1b}]0;x\u{7}\n".to_owned()),
+        ..Use::of(db.file("pass"), Way::Open, 1)
+    };
     hostile.run(&task.task()).unwrap();
     let report = expect(&agent, &[("a/api db/pass <- self a/api:main", 1)]);
     let read = &report.secrets.reads[0];

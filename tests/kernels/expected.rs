@@ -3,12 +3,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use parapet::kernel::Rung;
 use parapet_core::flow::{Direction, Protocol};
 use support::network::{Addresses, Family};
+use support::reading::Way;
 
 use crate::report::{
     ASKED, DATAGRAMS, ECHOES, EdgeLine, FLOWS, FlowKey, FlowLine, SCTP_ANSWERED, SCTP_ASSOCIATIONS,
-    SCTP_REFUSED, SCTP_SILENT, TCP_ANSWERED, TCP_CONNECTIONS, TCP_REFUSED, TRACKED, UDP_ANSWERED,
+    SCTP_REFUSED, SCTP_SILENT, SECRET_WAYS, SecretLine, TCP_ANSWERED, TCP_CONNECTIONS, TCP_REFUSED, TRACKED, UDP_ANSWERED,
     UDP_REFUSED, UNTRACKED, UNWATCHED,
 };
 
@@ -32,6 +34,9 @@ pub(crate) const LINUX_5_10: Kernel = Kernel {
     not_offered: &[
         ("older_connections", "helper bpf_sock_from_file: Linux 5.11"),
         ("older_listeners", "helper bpf_sock_from_file: Linux 5.11"),
+        ("secret_held_maps", "iterator task_vma: Linux 5.12"),
+        ("secret_ring_open", "request in tracepoint io_uring_complete: Linux 5.19"),
+        ("secret_syscall", "helper bpf_get_current_task_btf: Linux 5.11"),
         ("socket_error", "tracepoint inet_sk_error_report: Linux 5.14"),
     ],
 };
@@ -44,6 +49,30 @@ impl Kernel {
     pub(crate) fn why_not_offered(&self, program: &str) -> Option<&'static str> {
         self.not_offered.iter().find(|(name, _)| *name == program).map(|(_, why)| *why)
     }
+}
+
+/// What each rung counts of what a pod did with a secret file.
+pub(crate) fn secrets(kernel: &Kernel) -> Vec<SecretLine> {
+    let sees_mappings = u64::from(kernel.why_not_offered("secret_held_maps").is_none());
+    let of = |rung: Rung| {
+        let line = SecretLine { rung: rung.name().to_owned(), ..SecretLine::default() };
+        if kernel.why_not_offered(rung.program()).is_some() {
+            return line;
+        }
+        let sum = |is: fn(Way) -> bool| {
+            SECRET_WAYS.iter().filter(|(way, _)| is(*way)).map(|(_, count)| count).sum::<u64>()
+        };
+        SecretLine {
+            attached: true,
+            opens: sum(|way| !matches!(way, Way::PathOnly | Way::Status)) + 2,
+            reads: sum(|way| matches!(way, Way::Open | Way::Openat2 | Way::Handle | Way::Ring)),
+            maps: sum(|way| way == Way::Map) + 1,
+            held: 1 + sees_mappings,
+            names: vec!["token".to_owned()],
+            ..line
+        }
+    };
+    Rung::ALL.map(of).into()
 }
 
 /// The traffic of the guest and its pods, sorted by key.

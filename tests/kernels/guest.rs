@@ -29,6 +29,7 @@ mod ipvs;
 mod modules;
 mod pods;
 mod report;
+mod secrets;
 mod sockets;
 
 /// How long the counters may take to reach what was sent; then they are reported as they are.
@@ -91,10 +92,20 @@ fn perform() -> anyhow::Result<()> {
     namespace::enter(world.node.network().path())?;
     let counted = verified::count_runs().map_err(anyhow::Error::msg)?;
     let sensor = first_agent(&mut world)?;
-    let programs = verified::programs(&sensor);
-    let probes = sensor.probes().to_vec();
+    let mut programs = verified::programs(&sensor);
+    let mut probes = sensor.probes().to_vec();
     // Its programs stay, and go on counting.
-    drop((sensor, counted));
+    drop(sensor);
+    let secrets = secrets::perform(&world).context("secret files")?;
+    for line in secrets.lines {
+        say(&Line::Secret(line));
+    }
+    // These tell of every rung, and the sensor only of its own.
+    programs.retain(|program| !program.program.starts_with("secret_"));
+    programs.extend(secrets.programs);
+    probes.retain(|probe| !probe.probe.starts_with("secret_"));
+    probes.extend(secrets.probes);
+    drop(counted);
     world.ask_backend().context("between two agents")?;
     for line in second_agent(&world)? {
         say(&Line::Edge(line));

@@ -22,6 +22,7 @@ export PATH=/bin
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t securityfs securityfs /sys/kernel/security
 /bin/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 /bin/busybox mount -t bpf bpf /sys/fs/bpf
 /bin/busybox ip link set lo up

@@ -17,7 +17,7 @@ mod machine;
 mod report;
 
 use crate::expected::{INSTRUCTIONS_MAX, Kernel, LINUX_5_10, LINUX_6_1, LINUX_6_12, LINUX_NEW};
-use crate::report::{EdgeLine, FlowLine, Line, MARK, ProgramLine};
+use crate::report::{EdgeLine, FlowLine, Line, MARK, ProgramLine, SecretLine};
 
 /// Modules without which a part of the traffic would not be, and which part.
 const OFFERED: [(&str, &str); 3] = [
@@ -33,6 +33,7 @@ struct Answer {
     programs: Vec<ProgramLine>,
     edges: Vec<EdgeLine>,
     flows: Vec<FlowLine>,
+    secrets: Vec<SecretLine>,
     lost: Vec<(String, u64)>,
     failed: Vec<String>,
     done: bool,
@@ -46,6 +47,7 @@ impl Answer {
                 None => {}
                 Some(Ok(Line::Program(program))) => answer.programs.push(program),
                 Some(Ok(Line::Module(module))) => answer.modules.push(module),
+                Some(Ok(Line::Secret(secret))) => answer.secrets.push(secret),
                 Some(Ok(Line::Edge(edge))) => answer.edges.push(edge),
                 Some(Ok(Line::Flow(flow))) => answer.flows.push(flow),
                 Some(Ok(Line::Lost { stage, count })) => answer.lost.push((stage, count)),
@@ -124,6 +126,7 @@ fn check(kernel: &Kernel) {
     for (module, what) in OFFERED {
         assert!(answer.modules.iter().any(|name| name == module), "{module}, {what}; {context}");
     }
+    assert_eq!(answer.secrets, expected::secrets(kernel), "{context}");
     assert_eq!(answer.flows, expected::flows(kernel), "{context}");
     assert_eq!(answer.edges, expected::edges(), "{context}");
     assert_eq!(answer.lost, [], "{context}");

@@ -118,6 +118,11 @@ impl World {
         [("client", &self.client), ("blue", &self.blue), ("green", &self.green)]
     }
 
+    /// Who reads a secret.
+    pub(crate) fn reader(&self) -> &Pod {
+        &self.client
+    }
+
     /// What the kernel's own counts are held against.
     pub(crate) fn ask_services(&self) -> anyhow::Result<()> {
         self.client.run(&connect(&self.both(&self.web, 80), report::ASKED))?;

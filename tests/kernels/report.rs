@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use parapet_core::flow::Direction;
 use serde::{Deserialize, Serialize};
+use support::reading::Way;
 
 /// The kernel writes to the same console, also in the middle of a line of ours.
 pub(crate) const MARK: &str = "@parapet ";
@@ -35,6 +36,17 @@ pub(crate) const UNWATCHED: u64 = 3;
 pub(crate) const TRACKED: u64 = 4;
 /// TCP connections to a Service whose connections are not tracked, for each family.
 pub(crate) const UNTRACKED: u64 = 4;
+/// How a secret file is used, and how often each; then one has it open and one mapped.
+pub(crate) const SECRET_WAYS: [(Way, u64); 8] = [
+    (Way::OpenOnly, 2),
+    (Way::PathOnly, 3),
+    (Way::Status, 3),
+    (Way::Open, 5),
+    (Way::Openat2, 1),
+    (Way::Handle, 1),
+    (Way::Ring, 2),
+    (Way::Map, 1),
+];
 /// For each family: both ends of what was answered, one end of what was not; then the client's
 /// three flows and two of each backend.
 pub(crate) const FLOWS: usize = 2 * ((2 + 1 + 2 + 1 + 2 + 1 + 1) + 3 + 2 * 2);
@@ -46,6 +58,7 @@ pub(crate) enum Line {
     Module(String),
     Flow(FlowLine),
     Edge(EdgeLine),
+    Secret(SecretLine),
     Lost { stage: String, count: u64 },
     Failed(String),
     Done,
@@ -68,6 +81,21 @@ pub(crate) struct ProgramLine {
     /// What the verifier walked through.
     pub(crate) instructions: Option<u32>,
     pub(crate) error: Option<String>,
+}
+
+/// What one rung of the sensor of secret files counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SecretLine {
+    pub(crate) rung: String,
+    /// Without it, nothing else was done.
+    pub(crate) attached: bool,
+    pub(crate) opens: u64,
+    pub(crate) reads: u64,
+    pub(crate) maps: u64,
+    pub(crate) held: u64,
+    pub(crate) lost: u64,
+    /// Names that readers were told of by, sorted, each once.
+    pub(crate) names: Vec<String>,
 }
 
 /// One edge of the agent's report, with how its attempts ended.

@@ -6,8 +6,8 @@
 
 use std::os::fd::OwnedFd;
 
-use aya::VerifierLogLevel;
 use aya::sys::{Stats, enable_stats};
+use aya::{Ebpf, VerifierLogLevel};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::attach::verify;
@@ -45,8 +45,12 @@ pub fn count_runs() -> Result<OwnedFd, String> {
 /// Every program of the object but those for benches and tests, sorted by name.
 #[must_use]
 pub fn programs(sensor: &Sensor) -> Vec<Verified> {
-    let programs = sensor.programs.programs();
+    verified(&sensor.programs)
+}
+
+pub(super) fn verified(programs: &Ebpf) -> Vec<Verified> {
     let mut all: Vec<_> = programs
+        .programs()
         .filter(|(name, _)| !NOT_OURS.iter().any(|prefix| name.starts_with(prefix)))
         .map(|(name, program)| {
             let info = program.info().ok();
@@ -60,14 +64,6 @@ pub fn programs(sensor: &Sensor) -> Vec<Verified> {
         .collect();
     all.sort_by(|one, other| one.program.cmp(&other.program));
     all
-}
-
-/// How often a program ran and for how many nanoseconds in all, while [`count_runs`] was kept.
-#[must_use]
-pub fn times(sensor: &Sensor, program: &str) -> (u64, u128) {
-    let found = sensor.programs.programs().find(|(name, _)| *name == program);
-    let info = found.and_then(|(_, program)| program.info().ok());
-    info.map_or((0, 0), |info| (info.run_count(), info.run_time().as_nanos()))
 }
 
 /// (program, instructions) in the verifier's own words, for kernels that keep no such number. The

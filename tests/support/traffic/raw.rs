@@ -140,14 +140,7 @@ const PAGE: usize = 4096;
 pub(super) fn map(file: BorrowedFd<'_>) -> anyhow::Result<Mapping> {
     // SAFETY: the kernel chooses where, and nobody else has that memory.
     let at = unsafe {
-        rustix::mm::mmap(
-            std::ptr::null_mut(),
-            PAGE,
-            ProtFlags::READ,
-            MapFlags::PRIVATE,
-            file,
-            0,
-        )
+        rustix::mm::mmap(std::ptr::null_mut(), PAGE, ProtFlags::READ, MapFlags::PRIVATE, file, 0)
     }
     .context("mmap")?;
     // SAFETY: the file has at least one byte, so its first page is there.
