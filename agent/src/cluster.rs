@@ -61,8 +61,8 @@ pub struct Watches {
 
 impl Watches {
     /// Starts to watch. `taken`: names of candidates that ConfigMaps may not have. Whether the API
-    /// server can be reached is not waited for. `node` is the name of the own node; if `only_its` is
-    /// true only its pods are watched, and others looked up when they are [`Self::met`].
+    /// server can be reached is not waited for. `node` is the name of the own node; with `only_its`
+    /// only its pods are watched, and others looked up when they are [`Self::met`].
     ///
     /// # Errors
     /// Nothing says where the API server is, or the certificates for it cannot be used.

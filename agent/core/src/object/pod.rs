@@ -1,7 +1,7 @@
 //! core/v1 Pod, as far as it is read of every pod of a cluster.
 //!
-//! In: YAML or JSON by serde. Out: what traffic is judged by. What only the pods of the own node are
-//! asked for is in [`PodParts`], so that those of all others cost nothing for it.
+//! In: YAML or JSON by serde. Out: what traffic is judged by. What only the pods of the own node
+//! are asked for is in [`PodParts`], so that those of all others cost nothing for it.
 
 use serde::Deserialize;
 

@@ -138,8 +138,9 @@ impl VolumeSpec {
 
     /// Where a file comes from, and its key there. None if the object leaves it open: of two
     /// sources with all of their keys the kubelet takes the later one that has this key
-    /// (pkg/volume/projected/projected.go, `collectData`), and which keys one has nobody here knows.
-    /// A listed path is its source's, because the API server refuses a path that is listed twice.
+    /// (pkg/volume/projected/projected.go, `collectData`), and which keys one has is not known
+    /// here. A listed path is its source's, because the API server refuses one that is listed
+    /// twice.
     pub(super) fn source_of(&self, path: &str) -> Option<(&SecretSource, Arc<str>)> {
         let path = clean(path);
         let listed = self.parts.iter().rev().find_map(|part| match &part.files {

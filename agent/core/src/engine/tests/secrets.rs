@@ -450,7 +450,8 @@ fn a_loss_before_it_was_watched_is_none_of_its_gaps() {
 #[test]
 fn a_read_by_nobody_known_waits_and_is_then_counted_as_such() {
     let mut engine = ready();
-    engine.step(Input::Records(vec![reads(TLS, 12, NOBODY, 3, 6)]));
+    engine.step(Input::Records(vec![reads(TLS, 12, NOBODY, 1, 6)]));
+    engine.step(Input::Records(vec![reads(TLS, 12, NOBODY, 2, 6)]));
     assert_eq!(rows(&answers(&mut engine)), []);
     engine.step(Input::Tick(s(20)));
     let snapshot = answers(&mut engine);
@@ -499,7 +500,8 @@ fn a_container_is_known_by_its_id_and_a_restart_has_another_one() {
     object["status"]["containerStatuses"][0] = json!({
         "name": "main", "containerID": "containerd://c-main-2",
         "state": {"running": {"startedAt": rfc3339(30)}},
-        "lastState": {"terminated": {"startedAt": rfc3339(5), "containerID": "containerd://c-main"}},
+        "lastState":
+            {"terminated": {"startedAt": rfc3339(5), "containerID": "containerd://c-main"}},
     });
     engine.step(Input::Cluster(vec![pod(object)], s(32)));
     let snapshot = answers(&mut engine);

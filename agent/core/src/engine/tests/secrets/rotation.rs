@@ -28,12 +28,15 @@ fn a_reader_is_stale_until_it_reads_what_replaced_what_it_has() {
     assert_eq!(stale(&mut engine), [old(10)]);
     engine.step(Input::Records(vec![reads(TLS, 32, API_MAIN, 1, 14)]));
     assert_eq!(stale(&mut engine), []);
+    // What comes late is older all the same.
+    engine.step(Input::Records(vec![reads(TLS, 12, API_MAIN, 1, 9)]));
+    assert_eq!(stale(&mut engine), []);
     let told: Vec<_> = rows(&answers(&mut engine))
         .into_iter()
         .map(|row| (row.relation, row.counts.opens, row.counts.held, row.generation))
         .collect();
     let expected =
-        [(Relation::Own, 2, 1, "..g2".into()), (Relation::OtherPod, 1, 0, "..g1".into())];
+        [(Relation::Own, 3, 1, "..g2".into()), (Relation::OtherPod, 1, 0, "..g1".into())];
     assert_eq!(told, expected);
 }
 
