@@ -13,6 +13,7 @@ fn the_demo_finds_exactly_the_forgotten_dependencies() {
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
     let last = out.lines().rfind(|line| !line.is_empty());
-    let expected = "as it should be: exactly the two forgotten dependencies, with exact counts";
+    let expected = "as it should be: exactly the two forgotten dependencies and the four \
+        findings, with exact counts";
     assert_eq!((last, done.status.code()), (Some(expected), Some(0)), "{out}{err}");
 }
