@@ -225,6 +225,9 @@ impl Owner {
         cluster: Option<cluster::Live>,
     ) -> Self {
         let mut engine_config = EngineConfig { profile: config.profile, ..EngineConfig::default() };
+        let units = |names: &[String]| names.iter().map(|name| name.as_str().into()).collect();
+        engine_config.kubelet_units = units(&config.secrets.kubelet_units);
+        engine_config.runtime_units = units(&config.secrets.runtime_units);
         engine_config.lookups =
             matches!(config.objects, ObjectSource::Cluster { peers: Peers::Seen, .. });
         engine_config.candidates =

@@ -37,3 +37,25 @@ reduced pins (bpffs): /proc/parapet is not on a BPF file system
 ";
     assert!(done.out.contains(expected), "{}", done.out);
 }
+
+#[test]
+fn doctor_says_what_of_secrets_is_seen_by_what_and_what_each_part_needs() {
+    let done = parapet("doctor --kubelet-root /no/such/kubelet", "");
+    for expected in [
+        "\
+reduced kubelet folder: /no/such/kubelet/pods: No such file or directory (os error 2)
+          without it: no secret volume of a pod is watched: nobody is seen reading one
+          to get it:  mount the node's kubelet folder into the container, or name it with --kubelet-root
+",
+        "\nOpens of secret files are seen by ",
+        "\n  not seen: ",
+        "\nWhat each part needs:\nPART ",
+        " the kubelet's folder, with mountPropagation: HostToContainer ",
+    ] {
+        assert!(done.out.contains(expected), "{expected}{}", done.out);
+    }
+    let json = parapet("doctor -o json --kubelet-root /no/such/kubelet", "");
+    for field in ["\"seen_by\": ", "\"cannot_see\": [", "\"parts\": ["] {
+        assert!(json.out.contains(field), "{field}{}", json.out);
+    }
+}

@@ -4,6 +4,7 @@
 //! exit code that says whether that is the truth. With `--keep` the shop stays open until Ctrl-C.
 //! It applies no policy anywhere and leaves nothing on the machine.
 
+mod secrets;
 mod shop;
 mod table;
 
@@ -20,6 +21,7 @@ use support::node::Node;
 use support::process::Program;
 use support::report::{Edge, Report};
 
+use crate::secrets::{Secrets, findings};
 use crate::shop::Shop;
 
 const CANDIDATE: &str = "roadmap";
@@ -58,6 +60,8 @@ fn perform(keep: bool) -> anyhow::Result<()> {
     step(started, "start the agent; the candidate is what lies in tests/demo/policies");
     let candidate = format!("{CANDIDATE}={}", policies.display());
     let agent = Agent::start(&PathBuf::from(binary), shop.node(), &[candidate])?;
+    agent.wait_for_volumes(Secrets::VOLUMES)?;
+    shop.read_secrets()?;
     step(started, "watch the shop's traffic for ten seconds; no policy is in force");
     let since = Instant::now();
     let mut forgotten = [0; 2];
@@ -72,14 +76,23 @@ fn perform(keep: bool) -> anyhow::Result<()> {
         .zip(forgotten)
         .flat_map(|(flow, count)| ["egress", "ingress"].map(|end| (format!("{end} {flow}"), count)))
         .collect();
-    let report = agent.report_when(|report| denied(report) == expected && report.pending == 0)?;
+    let known = shop.secrets().expected();
+    let report = agent.report_when(|report| {
+        denied(report) == expected && report.pending == 0 && findings(report) == known
+    })?;
     step(started, "done");
     say(&table::would_be_denied(&report, CANDIDATE));
     say(&table::deltas(&report));
+    say("who reads which Secret\n");
+    findings(&report).iter().for_each(|finding| say(finding));
+    say("");
     let url = format!("http://{}", agent.address());
     say(&format!("metrics for Prometheus: {url}/metrics\nthe whole report:       {url}/report\n"));
     check(&report, &expected)?;
-    say("as it should be: exactly the two forgotten dependencies, with exact counts");
+    let found = findings(&report);
+    anyhow::ensure!(found == known, "expected {known:#?}, the agent says {found:#?}");
+    say("as it should be: exactly the two forgotten dependencies and the four \
+         findings, with exact counts");
     if keep {
         say("the shop stays open; Ctrl-C closes it");
         loop {

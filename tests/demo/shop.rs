@@ -13,6 +13,8 @@ use support::process::Process;
 use support::service::{Port, Service};
 use support::task::{Connect, Resolve, Task, Zone};
 
+use crate::secrets::{self, Secrets};
+
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 const METRICS: u16 = 9090;
 /// Whom the shop has its payments done by, outside of the cluster.
@@ -32,6 +34,7 @@ pub(crate) struct Shop {
     database: Service,
     reports: VecDeque<Pod>,
     reports_made: usize,
+    secrets: Secrets,
     // Servers stop when these are dropped.
     _servers: Vec<Process>,
 }
@@ -39,17 +42,23 @@ pub(crate) struct Shop {
 impl Shop {
     /// Sets up the shop: everything serves, nobody asks yet.
     pub(crate) fn open(mut node: Node) -> anyhow::Result<Self> {
-        let mut app = |namespace: &str, name: &str, owner, port: u16| {
-            let spec = PodSpec::new(namespace, name)
+        let app = |namespace: &str, name: &str, owner, port: u16| {
+            PodSpec::new(namespace, name)
                 .owned_by(owner)
                 .port("main", "TCP", port)
-                .port("metrics", "TCP", METRICS);
-            node.pod(&spec)
+                .port("metrics", "TCP", METRICS)
         };
-        let frontend = app("web", "frontend", Owner::Deployment, 8080)?;
-        let api = app("shop", "api", Owner::Deployment, 8080)?;
-        let database = app("data", "database", Owner::StatefulSet, 5432)?;
-        let cache = app("data", "cache", Owner::Deployment, 6379)?;
+        let frontend = app("web", "frontend", Owner::Deployment, 8080).token();
+        let frontend = frontend.mounts(&[(secrets::TOKEN, None)]).sidecar(secrets::SIDECAR, &[]);
+        let frontend = node.pod(&frontend)?;
+        let api = app("shop", "api", Owner::Deployment, 8080);
+        let api = api.secret(secrets::PAYMENTS).secret(secrets::MAIL);
+        let api = api.mounts(&[(secrets::PAYMENTS, None), (secrets::MAIL, None)]);
+        let api = node.pod(&api)?;
+        let database = app("data", "database", Owner::StatefulSet, 5432).secret(secrets::PASSWORD);
+        let database = node.pod(&database.mounts(&[(secrets::PASSWORD, None)]))?;
+        let cache = node.pod(&app("data", "cache", Owner::Deployment, 6379))?;
+        let secrets = Secrets::mount(&node, &frontend, &api, &database)?;
         let scraper = node.pod(&PodSpec::new("monitoring", "scraper"))?;
         let dns = node.pod(&PodSpec::new("kube-system", "coredns").label("k8s-app", "kube-dns"))?;
 
@@ -110,6 +119,7 @@ impl Shop {
             database: database_service,
             reports: VecDeque::new(),
             reports_made: 0,
+            secrets,
             _servers: servers,
         })
     }
@@ -117,6 +127,16 @@ impl Shop {
     /// Where it stands.
     pub(crate) fn node(&self) -> &Node {
         &self.node
+    }
+
+    /// Everybody reads their secrets, and some those of others.
+    pub(crate) fn read_secrets(&mut self) -> anyhow::Result<()> {
+        self.secrets.read(&self.node)
+    }
+
+    /// Its secrets.
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
     }
 
     /// Everybody asks for names and then does what they do, all at once, until each is done.

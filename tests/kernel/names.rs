@@ -173,7 +173,10 @@ async fn a_flood_of_answers_is_counted_and_hides_nothing_else() {
             Record::Dns(_) => read += 1,
             Record::Lost { stage, count } => lost.push((stage, count)),
             Record::Flow(_) => flows += 1,
-            Record::CgroupCreated { .. } | Record::CgroupRemoved { .. } => {}
+            Record::CgroupCreated { .. }
+            | Record::CgroupRemoved { .. }
+            | Record::Read(_)
+            | Record::Reader(_) => {}
         }
     }
     assert_eq!(lost, [("names_full", ANSWERS - read)]);

@@ -54,7 +54,8 @@ fn volumes_are_told_with_their_files_whatever_their_kind() {
     let pod = node.pod(&PodSpec::new("a", "api")).unwrap();
     let mut registry = Registry::new(&node.kubelet_root(), &[]);
     assert_eq!(registry.scan(NOW), Scan::default());
-    let secret = SecretVolume::secret(&node, &pod, "db", &[("user", "u"), ("n/pass", "p")]).unwrap();
+    let secret =
+        SecretVolume::secret(&node, &pod, "db", &[("user", "u"), ("n/pass", "p")]).unwrap();
     let token = SecretVolume::token(&node, &pod).unwrap();
     let csi = SecretVolume::mount(&node, &pod, "csi", "vault").unwrap();
     std::fs::create_dir(csi.file("deep")).unwrap();
@@ -141,6 +142,7 @@ fn a_volume_stays_as_long_as_any_namespace_has_it() {
     let first = registry.scan(NOW);
     let holder = pod.spawn(&Use::of(secret.file("a"), Way::BindMount, 1).held().task()).unwrap();
     secret.unmount().unwrap();
+    scan(&mut registry, later(1));
     let held = scan(&mut registry, later(100_000));
     assert_eq!((&held.volumes, held.problems.as_slice()), (&first.volumes, [].as_slice()));
     holder.finish().unwrap();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use crate::cgroup;
 use crate::http;
@@ -218,6 +219,27 @@ impl Agent {
                 return Ok(report);
             }
             thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until it watches this many superblocks for secrets.
+    ///
+    /// # Errors
+    /// If it does not answer, or watches another number when time runs out.
+    pub fn wait_for_volumes(&self, count: u64) -> anyhow::Result<()> {
+        let since = Instant::now();
+        loop {
+            let status: Value = serde_json::from_str(&self.get("/status")?.body)?;
+            let mut sources = status["sources"].as_array().into_iter().flatten();
+            let own = sources.find(|source| source["resource"] == "secret_volumes");
+            let own = own.context("no secret volumes in /status")?;
+            if own["objects"] == count {
+                return Ok(());
+            }
+            if since.elapsed() > PATIENCE {
+                bail!("not {count} volumes: {own:#}\n{}", self.log());
+            }
+            thread::sleep(Duration::from_millis(20));
         }
     }
 

@@ -320,7 +320,7 @@ pub fn uuid() -> anyhow::Result<String> {
 }
 
 /// Now, in whole seconds as the API has it.
-fn now() -> String {
+pub(crate) fn now() -> String {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     rfc3339(since_epoch.as_secs())
 }

@@ -50,7 +50,11 @@ pub struct PodSpec {
 #[must_use]
 pub fn mounts(volumes: &[(&str, Option<&str>)]) -> Map<String, Value> {
     let mounts = volumes.iter().map(|(name, below)| {
-        let path = format!("/mounted/{name}/{}", below.unwrap_or_default());
+        // Where every client library looks for its token.
+        let path = match *name {
+            TOKEN_VOLUME => "/var/run/secrets/kubernetes.io/serviceaccount".to_string(),
+            _ => format!("/mounted/{name}/{}", below.unwrap_or_default()),
+        };
         let mut mount = json!({"name": name, "mountPath": path, "readOnly": true});
         if let Some(below) = below {
             mount["subPath"] = (*below).into();
@@ -272,6 +276,11 @@ impl Pod {
     /// If it cannot start or fails.
     pub fn run(&self, task: &Task) -> anyhow::Result<Counts> {
         self.spawn(task)?.finish()
+    }
+
+    /// Its processes run this file from now on, which is the same program by another name.
+    pub fn run_as(&mut self, program: &Path) {
+        self.program = Program::at(program);
     }
 
     /// Treats packets that arrive so if they match, as [`crate::node::Node::treat`] does it to

@@ -1,9 +1,9 @@
 //! Volumes that hold secrets, laid out as the kubelet lays them out.
 //!
-//! In: a pod, a volume's name, files. Out: a tmpfs of its own below the node's kubelet folder, whose
-//! files are replaced whole: written into a folder `..<time>`, to which `..data` is then turned by
-//! a rename, with a link for each name at the top (pkg/volume/util/atomic_writer.go). The mounts go
-//! with the run, however it ends.
+//! In: a pod, a volume's name, files. Out: a tmpfs of its own below the node's kubelet folder,
+//! whose files are replaced whole: written into a folder `..<time>`, to which `..data` is then
+//! turned by a rename, with a link for each name at the top (pkg/volume/util/atomic_writer.go). The
+//! mounts go with the run, however it ends.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,6 +14,7 @@ use anyhow::Context as _;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
 use crate::node::Node;
+use crate::object::now;
 use crate::pod::Pod;
 
 const DATA: &str = "..data";
@@ -76,7 +77,7 @@ impl SecretVolume {
     pub fn mount_again(&self) -> anyhow::Result<()> {
         let shown = || self.folder.display().to_string();
         fs::create_dir_all(&self.folder).with_context(shown)?;
-        mount("tmpfs", &self.folder, "tmpfs", MountFlags::empty(), Some(c"size=1m"))
+        mount("tmpfs", &self.folder, "tmpfs", MountFlags::empty(), Some(c"size=16m"))
             .with_context(shown)
     }
 
@@ -98,7 +99,8 @@ impl SecretVolume {
         let data = self.folder.join(DATA);
         let old = fs::read_link(&data).ok();
         let number = GENERATIONS.fetch_add(1, Ordering::Relaxed);
-        let generation = format!("..2026_11_23_22_50_{:02}.{number:010}", number % 60);
+        let time = now().replace(['-', 'T', ':'], "_").replace('Z', "");
+        let generation = format!("..{time}.{number:010}");
         for (name, content) in files {
             let path = self.folder.join(&generation).join(name);
             let folder = path.parent().context("no folder")?;

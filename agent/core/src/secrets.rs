@@ -10,8 +10,16 @@ use std::sync::Arc;
 use crate::flow::Timestamp;
 
 pub use self::answer::*;
-pub use self::limits::*;
+pub use self::limits::{
+    CONTAINER_STARTS_MAX, CONTAINERS_A_POD_MAX, REPLACED_FILES_MAX, SECRET_FILES_MAX,
+    SECRET_KEYS_MAX, SECRET_MOUNTS_MAX, SECRET_POD_TOMBSTONES_MAX, SECRET_PODS_MAX,
+    SECRET_READERS_MAX, SECRET_READS_MAX, SECRET_VOLUME_TOMBSTONES_MAX, SECRET_VOLUMES_MAX,
+    SECRET_WAITING_MAX,
+};
 pub use self::store::{NAMES_WAIT_NS, READ_WAIT_NS, Secrets};
+
+#[cfg(test)]
+pub(crate) use self::{attribute::Units, limits::Limits};
 
 mod answer;
 mod attribute;

@@ -4,7 +4,7 @@
 //! copy is made. What does not fit is read a second time the way files are, which names the field;
 //! policies always are, so that a cluster and the files of it give the same.
 
-use parapet_core::object::{Change, Kind, Object, ObjectRef, PodParts};
+use parapet_core::object::{Change, Kind, Object, ObjectRef, Pod, PodParts};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -287,13 +287,16 @@ fn slow(resource: &Resource, version: &str, object: &[u8]) -> Read {
     });
     let other = skipped.keys().next().map(|kind| format!("is a {kind}"));
     let object = objects.into_iter().next().filter(|read| Some(read.kind()) == resource.kind());
+    // Of a file every pod is read whole.
+    let object = object.map(|object| match object {
+        Object::Pod(pod) => Object::Pod(Box::new(Pod { parts: None, ..*pod })),
+        other => other,
+    });
     Read { object: object.ok_or(named), problem: told.or(other) }
 }
 
 #[cfg(test)]
 mod tests {
-    use parapet_core::object::Pod;
-
     use super::super::resource::RESOURCES;
     use super::*;
 
@@ -333,6 +336,55 @@ mod tests {
         let line = format!(r#"{{"type":"ERROR","object":{status}}}"#);
         assert_eq!(told(Kind::Pod, &line), Told::Error(status.to_owned()));
         assert!(matches!(told(Kind::Pod, r#"{"type":"ADDED","obj"#), Told::Unreadable(_)));
+    }
+
+    /// With nulls, as the API server writes empty lists, and without the value of a variable.
+    #[test]
+    fn what_a_pod_of_the_own_node_is_made_of_is_read_from_the_same_line() {
+        let line = r#"{"type":"ADDED","object":{"metadata":{"name":"a","namespace":"shop"},
+            "spec":{"nodeName":"n1","automountServiceAccountToken":false,"imagePullSecrets":null,
+            "initContainers":null,"volumes":[{"name":"v","secret":{"secretName":"s","items":null}}],
+            "containers":[{"name":"main","env":[{"name":"A","value":"b"}],"envFrom":null,
+            "volumeMounts":[{"name":"v","mountPath":"/v","subPath":"k"}]}]},
+            "status":{"containerStatuses":[{"name":"main","containerID":"containerd://c",
+            "state":{"running":{"startedAt":"2026-11-23T10:00:00Z"}},"lastState":null}],
+            "initContainerStatuses":null}}}"#;
+        let parts: PodParts = serde_json::from_value(serde_json::json!({
+            "spec": {"automountServiceAccountToken": false,
+                "volumes": [{"name": "v", "secret": {"secretName": "s"}}],
+                "containers": [{"name": "main", "env": [{}],
+                    "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "k"}]}]},
+            "status": {"containerStatuses": [{"name": "main", "containerID": "containerd://c",
+                "state": {"running": {"startedAt": "2026-11-23T10:00:00Z"}}}]},
+        }))
+        .unwrap();
+        let Told::Applied { mut object, .. } = told(Kind::Pod, line) else { panic!("an event") };
+        let is_of = ["n1", "n2", ""].map(|node| object.is_pod_of(node));
+        assert_eq!(is_of, [true, false, true]);
+        let read_parts = |read: &Read| match &read.object {
+            Ok(Object::Pod(pod)) => pod.parts.as_deref().cloned(),
+            _ => None,
+        };
+        assert_eq!(read_parts(&object), None);
+        parts_of_event(line.as_bytes(), &mut object);
+        assert_eq!((read_parts(&object), object.problem.take()), (Some(parts.clone()), None));
+        let (_, item) = line.split_once("\"object\":").unwrap();
+        let item = &item[..item.len() - 1];
+        let mut read = item_of_pods(item);
+        parts_of_item(item.as_bytes(), &mut read);
+        assert_eq!((read_parts(&read), read.problem.take()), (Some(parts), None));
+        // The pod itself is not lost with them.
+        let odd = item.replace(r#""secretName":"s""#, r#""secretName":5"#);
+        let mut read = item_of_pods(&odd);
+        parts_of_item(odd.as_bytes(), &mut read);
+        let problem = "its volumes and containers cannot be read: invalid type: integer `5`, \
+                       expected a string at line 3 column 81";
+        assert_eq!((read_parts(&read), read.object.is_ok()), (None, true));
+        assert_eq!(read.problem.as_deref(), Some(problem));
+    }
+
+    fn item_of_pods(text: &str) -> Read {
+        item(resource(Kind::Pod), Kind::Pod, "v1", text.as_bytes())
     }
 
     #[test]

@@ -67,7 +67,9 @@ pub fn secret_rung() -> Option<Rung> {
 }
 
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+    let line = text.lines().next().unwrap_or_default().trim_end();
+    // Of what it would say there is nothing on this line.
+    line.strip_suffix("Verifier output:").unwrap_or(line).trim_end().to_owned()
 }
 
 fn requirement(name: &str, found: Result<String, String>, costs: &str, how: &str) -> Requirement {

@@ -1,9 +1,9 @@
 //! Which superblocks hold secrets, whose they are and what is in them.
 //!
 //! In: mountinfo, the kubelet's folder, files that were named by configuration. Out: one
-//! [`VolumeFacts`] for each, and what is in the way. It lists folders and asks for inode numbers; it
-//! opens no file, and it tells a superblock from the next one with its number by the generation of
-//! its root folder (a random number of the kernel's, mm/shmem.c).
+//! [`VolumeFacts`] for each, and what is in the way. It lists folders and asks for inode numbers;
+//! it opens no file, and it tells a superblock from the next one with its number by the generation
+//! of its root folder (a random number of the kernel's, mm/shmem.c).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -237,6 +237,8 @@ impl Registry {
             } else {
                 let shown = mount.point.display();
                 self.mount_problems.push(format!("{shown}: shows the volume of another pod"));
+                // Or that one has just ended, and its number was given out again.
+                self.are_mounts_old = true;
             }
             return;
         }

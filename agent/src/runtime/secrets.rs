@@ -31,7 +31,7 @@ const SCAN_EVERY: Duration = Duration::from_secs(1);
 const SCAN_PAUSE: Duration = Duration::from_millis(20);
 /// How often descriptors and mappings of all processes are gone through, for those that were passed
 /// on and not opened.
-const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
 /// The same after a volume was told, which somebody may have open already.
 const SWEEP_SOON: Duration = Duration::from_millis(250);
 /// Doubts between the two tasks.
@@ -111,6 +111,11 @@ impl Volumes {
     /// Tells the kernel what to watch; what to tell the engine then comes back.
     pub(super) fn tell(&mut self, sensor: &mut Sensor) -> Scan {
         let mut scan = self.scans.borrow_and_update().clone();
+        if sensor.secret_rung().is_none() {
+            // What no program sees is not watched: nobody may call it never read.
+            scan.volumes.clear();
+            scan.problems.push("no program that sees opens could be attached".to_owned());
+        }
         let left_out = sensor.set_volumes(&scan.volumes);
         let at = now();
         if left_out > 0 {

@@ -39,6 +39,7 @@ fn config(root: &Path, prefix: &str, pins: &Path, idle_max: Duration) -> KernelC
         flows_max: FLOWS,
         share_divisor: 1,
         idle_max,
+        ..KernelConfig::default()
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) enum Got {
     /// A descriptor to read from.
     Descriptor(OwnedFd),
     /// Something else that holds the content.
-    Content(Box<dyn std::any::Any>),
+    Content(#[expect(dead_code, reason = "held, and never looked at")] Box<dyn std::any::Any>),
     /// Nothing that could be read.
     Nothing,
 }

@@ -13,17 +13,11 @@ use crate::secrets::{ReadRecord, SecretsSnapshot};
 pub const STAGE_SECRET_TABLES_FULL: &str = "secret_tables_full";
 
 /// Units of the kubelet, where nothing else is said: by itself, and with all of k3s in one process.
-pub const KUBELET_UNITS: [&str; 3] = [
-    "system.slice/kubelet.service",
-    "system.slice/k3s.service",
-    "system.slice/k3s-agent.service",
-];
+pub const KUBELET_UNITS: [&str; 3] =
+    ["system.slice/kubelet.service", "system.slice/k3s.service", "system.slice/k3s-agent.service"];
 /// Units of container runtimes, where nothing else is said.
-pub const RUNTIME_UNITS: [&str; 3] = [
-    "system.slice/containerd.service",
-    "system.slice/crio.service",
-    "system.slice/docker.service",
-];
+pub const RUNTIME_UNITS: [&str; 3] =
+    ["system.slice/containerd.service", "system.slice/crio.service", "system.slice/docker.service"];
 
 /// Stages whose losses are opens of which nothing is known. A full ring is none of them: it tells
 /// names, and the opens are counted. Neither is an open on a superblock that was mounted anew: it

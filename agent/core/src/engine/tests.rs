@@ -18,6 +18,7 @@ mod candidates;
 mod ends;
 mod outcomes;
 mod peers;
+mod secrets;
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -34,7 +34,7 @@ pub struct PodSpec {
     pub service_account_name: String,
     #[serde(default, deserialize_with = "or_default")]
     pub containers: Vec<Container>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_default")]
     pub init_containers: Vec<Container>,
 }
 
@@ -69,7 +69,7 @@ pub struct PodStatus {
     pub phase: String,
     #[serde(default, rename = "podIP")]
     pub pod_ip: String,
-    #[serde(default, rename = "podIPs")]
+    #[serde(default, rename = "podIPs", deserialize_with = "or_default")]
     pub pod_ips: Vec<PodIp>,
     #[serde(default, rename = "hostIP")]
     pub host_ip: String,

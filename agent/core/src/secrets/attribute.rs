@@ -10,13 +10,13 @@ use super::pods::{PodFacts, Pods};
 use super::readers::{FileName, Readers, shown};
 use super::spec::{Extent, VolumeSpec};
 use super::volumes::{File, Owner, Volume, Volumes};
-use super::{ReadRecord, Reader, Relation, SecretOwner, SecretSource, VolumePlugin};
+use super::{FileId, ReadRecord, Reader, Relation, SecretOwner, SecretSource, VolumePlugin};
 use crate::flow::PodIdentity;
 use crate::identity::{Index, Place};
 
 /// Which units are not taken for just anybody's.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Units {
+pub(crate) struct Units {
     pub(super) kubelet: Vec<Arc<str>>,
     pub(super) runtime: Vec<Arc<str>>,
 }
@@ -114,12 +114,12 @@ struct FoundFile {
 }
 
 impl<'a> Known<'a> {
-    /// `by_name`: a file that nobody listed is what the kernel called it. Before that its folder
-    /// may still be listed.
-    pub(super) fn attribute(&self, read: &ReadRecord, by_name: bool) -> Finding {
+    /// `called`: a file that nobody listed is what the kernel called this one. Before that its
+    /// folder may still be listed.
+    pub(super) fn attribute(&self, read: &ReadRecord, called: Option<FileId>) -> Finding {
         let volume = self.volumes.get(read.file.volume, read.since, read.last_seen);
         let listed = volume.and_then(|volume| volume.file(read.file)).map(FoundFile::listed);
-        let named = self.readers.file(read.file).filter(|_| by_name).map(FoundFile::named);
+        let named = called.and_then(|file| self.readers.file(file)).map(FoundFile::named);
         let file = listed.or(named);
         let mut finding = self.what(volume, file.as_ref());
         self.who(read, file.as_ref(), &mut finding);

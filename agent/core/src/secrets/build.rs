@@ -28,11 +28,13 @@ impl Secrets {
     pub(super) fn answers(&mut self, access: &Access) -> SecretsSnapshot {
         let (mounts, automounts) = self.now();
         for (key, mount) in &mut self.mounts.mounts {
-            mount.pods = mounts.get(key).map_or(0, |now| now.pods);
+            mount.seen.pods = mounts.get(key).map_or(0, |now| now.pods);
         }
-        let answer = |(key, mount): (&MountKey, &Mount)| {
-            Arc::new(self.mount(key, mount, mounts.get(key)))
-        };
+        for (key, seen) in &mut self.mounts.tokens {
+            seen.pods = u64::from(automounts.contains_key(key));
+        }
+        let answer =
+            |(key, mount): (&MountKey, &Mount)| Arc::new(self.mount(key, mount, mounts.get(key)));
         let token = |(key, seen): (&TokenKey, &Seen)| {
             let automount = automounts.get(key).copied().flatten();
             Arc::new(self.token(key, seen, automount, access))
@@ -94,7 +96,7 @@ impl Secrets {
             source: key.source.clone(),
             way: key.way,
             containers: containers.iter().cloned().collect(),
-            pods: mount.pods,
+            pods: seen.pods,
             state,
             keys,
             first_read: seen.first_read,

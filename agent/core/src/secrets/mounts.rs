@@ -67,6 +67,9 @@ pub(super) struct Seen {
     pub(super) watched_since: Option<Timestamp>,
     pub(super) starts: u64,
     pub(super) has_gaps: bool,
+    /// Pods that have it, as of the last look.
+    pub(super) pods: u64,
+    touched: Timestamp,
 }
 
 /// One secret of one workload.
@@ -77,9 +80,6 @@ pub(super) struct Mount {
     pub(super) containers: BTreeSet<Arc<str>>,
     /// By path: the key, and when it was read last.
     pub(super) keys: BTreeMap<Arc<str>, (Arc<str>, Option<Timestamp>)>,
-    /// Pods that have it, as of the last look.
-    pub(super) pods: u64,
-    touched: Timestamp,
 }
 
 /// All of them.
@@ -104,7 +104,8 @@ impl Mounts {
         made: &BTreeMap<Arc<str>, Timestamp>,
         now: Timestamp,
     ) {
-        let PodFacts { mounts, tokens, runs, counted, .. } = pod;
+        let PodFacts { mounts, tokens, runs, counted, is_there, .. } = pod;
+        let is_there = u64::from(*is_there);
         let mut starts = |what: Counted, containers: &BTreeSet<Arc<str>>, since: &[Timestamp]| {
             let of_these = runs.iter().filter(|(_, run)| containers.contains(&run.name));
             let seen = of_these.filter(|(id, run)| {
@@ -119,6 +120,7 @@ impl Mounts {
             known.containers.extend(mount.containers.iter().cloned());
             let since = watched(volumes, mount.volume.as_deref());
             known.seen.watched(since.iter().copied().min());
+            known.seen.pods = known.seen.pods.max(is_there);
             let what = Counted::Mount(mount.key.clone());
             known.seen.starts += starts(what, &mount.containers, &since);
             let room = keys_max.saturating_sub(known.keys.len());
@@ -129,9 +131,10 @@ impl Mounts {
             self.refused += over;
         }
         for token in tokens.iter() {
-            let Some(seen) = self.token(&token.key) else { continue };
+            let Some(seen) = self.token(&token.key, now) else { continue };
             let since = watched(volumes, Some(&token.volume));
             seen.watched(since.iter().copied().min());
+            seen.pods = seen.pods.max(is_there);
             seen.starts += starts(Counted::Token(token.key.clone()), &token.containers, &since);
         }
     }
@@ -167,7 +170,7 @@ impl Mounts {
         }
         if matches!(source, SecretSource::ServiceAccountToken { .. }) {
             for token in pod.tokens.iter().filter(|token| *token.volume == *volume) {
-                if let Some(seen) = self.token(&token.key) {
+                if let Some(seen) = self.token(&token.key, read.last_seen) {
                     seen.read(read, &own.container);
                 }
             }
@@ -175,12 +178,18 @@ impl Mounts {
     }
 
     /// A read of a file of this volume may have been by one of its own containers.
-    pub(super) fn may_have_read(&mut self, pod: &PodFacts, volume: &str) {
-        let is_it = |mount: &&PodMount| mount.volume.as_deref() == Some(volume);
+    pub(super) fn may_have_read(&mut self, pod: &PodFacts, volume: &str, source: &SecretSource) {
+        let is_unknown = matches!(source, SecretSource::Unknown { .. });
+        let is_it = |mount: &&PodMount| {
+            mount.volume.as_deref() == Some(volume) && (is_unknown || mount.key.source == *source)
+        };
         for mount in pod.mounts.iter().filter(is_it) {
             if let Some(known) = self.mounts.get_mut(&mount.key) {
                 known.seen.has_gaps = true;
             }
+        }
+        if !is_unknown && !matches!(source, SecretSource::ServiceAccountToken { .. }) {
+            return;
         }
         for token in pod.tokens.iter().filter(|token| *token.volume == *volume) {
             if let Some(seen) = self.tokens.get_mut(&token.key) {
@@ -194,33 +203,42 @@ impl Mounts {
         (self.mounts.len() as u64, self.limits.mounts as u64, self.refused)
     }
 
-    /// What is kept of it, with room made by what no pod has any more.
     fn mount(&mut self, key: &MountKey, now: Timestamp) -> Option<&mut Mount> {
-        if !self.mounts.contains_key(key) {
-            if self.mounts.len() >= self.limits.mounts {
-                let unused = self.mounts.iter().filter(|(_, mount)| mount.pods == 0);
-                match unused.min_by_key(|(_, mount)| mount.touched).map(|(key, _)| key.clone()) {
-                    Some(oldest) => self.mounts.remove(&oldest).map(drop)?,
-                    None => {
-                        self.refused += 1;
-                        return None;
-                    }
-                }
-            }
-            self.mounts.insert(key.clone(), Mount::default());
-        }
-        let mount = self.mounts.get_mut(key)?;
-        mount.touched = mount.touched.max(now);
-        Some(mount)
-    }
-
-    fn token(&mut self, key: &TokenKey) -> Option<&mut Seen> {
-        if !self.tokens.contains_key(key) && self.tokens.len() >= self.limits.mounts {
+        if !has_room(&mut self.mounts, key, self.limits.mounts, |mount| &mount.seen) {
             self.refused += 1;
             return None;
         }
-        Some(self.tokens.entry(key.clone()).or_default())
+        let mount = self.mounts.entry(key.clone()).or_default();
+        mount.seen.touched = mount.seen.touched.max(now);
+        Some(mount)
     }
+
+    fn token(&mut self, key: &TokenKey, now: Timestamp) -> Option<&mut Seen> {
+        if !has_room(&mut self.tokens, key, self.limits.mounts, |seen| seen) {
+            self.refused += 1;
+            return None;
+        }
+        let seen = self.tokens.entry(key.clone()).or_default();
+        seen.touched = seen.touched.max(now);
+        Some(seen)
+    }
+}
+
+/// Whether there is room for this key, which may be made by what no pod has any more.
+fn has_room<K: Ord + Clone, V>(
+    known: &mut BTreeMap<K, V>,
+    key: &K,
+    max: usize,
+    seen: fn(&V) -> &Seen,
+) -> bool {
+    if known.contains_key(key) || known.len() < max {
+        return true;
+    }
+    let unused = known.iter().filter(|(_, value)| seen(value).pods == 0);
+    let oldest = unused.min_by_key(|(_, value)| seen(value).touched);
+    let Some(oldest) = oldest.map(|(key, _)| key.clone()) else { return false };
+    known.remove(&oldest);
+    true
 }
 
 impl Seen {
@@ -372,9 +390,6 @@ fn named<'a>(
 impl SecretSource {
     /// Configuration and fields of the pod are on the same superblocks, and are none.
     fn is_secret(&self) -> bool {
-        matches!(
-            self,
-            Self::Secret { .. } | Self::ServiceAccountToken { .. } | Self::Csi { .. }
-        )
+        matches!(self, Self::Secret { .. } | Self::ServiceAccountToken { .. } | Self::Csi { .. })
     }
 }

@@ -31,7 +31,7 @@ pub(super) struct FileName {
     pub(super) name: Arc<str>,
 }
 
-/// All of them. When a table is full it is begun anew: names come again with the next reads.
+/// All of them.
 #[derive(Debug)]
 pub(super) struct Readers {
     readers: HashMap<ReaderId, Names>,
@@ -69,8 +69,8 @@ impl Readers {
         self.readers.insert(seen.reader, Names { program, comm, pid });
     }
 
-    /// What a cgroup's readers are called is of no use long after it is gone; what is left is
-    /// dropped if the tables are full.
+    /// If a table is full, what is of no use any more makes room: readers of cgroups that are long
+    /// gone, and files of volumes that are.
     pub(super) fn sweep(&mut self, is_known: impl Fn(u64) -> bool, has: impl Fn(FileId) -> bool) {
         if self.readers.len() >= self.max {
             self.readers.retain(|reader, _| is_known(reader.cgroup_id));

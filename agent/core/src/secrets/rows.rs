@@ -8,9 +8,7 @@ use std::sync::Arc;
 
 use super::attribute::Finding;
 use super::readers::Names;
-use super::{
-    OTHER_READS, ReadRecord, Reader, Relation, SecretOwner, SecretRead, SecretSource,
-};
+use super::{OTHER_READS, ReadRecord, Reader, Relation, SecretOwner, SecretRead, SecretSource};
 use crate::flow::Timestamp;
 
 /// What makes reads alike.

@@ -277,3 +277,78 @@ fn clean(path: &str) -> String {
 fn names<'a>(names: impl Iterator<Item = &'a str>) -> BTreeSet<Arc<str>> {
     names.filter(|name| !name.is_empty()).take(ITEMS_MAX).map(Into::into).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn volume(value: Value) -> VolumeSpec {
+        VolumeSpec::of(&serde_json::from_value(value).unwrap()).unwrap()
+    }
+
+    fn told(volume: &VolumeSpec, path: &str) -> Option<(SecretSource, String)> {
+        let (source, key) = volume.source_of(path)?;
+        Some((source.clone(), key.to_string()))
+    }
+
+    fn secret(name: &str) -> SecretSource {
+        SecretSource::Secret { name: name.into() }
+    }
+
+    #[test]
+    fn items_say_which_key_a_file_is_and_without_them_it_is_its_name() {
+        let all = volume(json!({"name": "v", "secret": {"secretName": "s"}}));
+        assert_eq!(told(&all, "a"), Some((secret("s"), "a".to_owned())));
+        let some = volume(json!({"name": "v", "secret": {"secretName": "s",
+            "items": [{"key": "k", "path": "./db//user"}]}}));
+        assert_eq!(told(&some, "db/user"), Some((secret("s"), "k".to_owned())));
+        assert_eq!(told(&some, "k"), None);
+    }
+
+    #[test]
+    fn a_listed_path_is_its_sources_and_others_are_known_if_one_source_has_all_of_its_keys() {
+        let sources = json!([
+            {"secret": {"name": "all"}},
+            {"secret": {"name": "some", "items": [{"key": "k", "path": "x"}]}},
+            {"serviceAccountToken": {"path": "token", "audience": "vault"}},
+            {"clusterTrustBundle": {"signerName": "signer", "path": "ca.pem"}},
+            {"newerThanThis": {"path": "y"}}]);
+        let one = volume(json!({"name": "v", "projected": {"sources": sources}}));
+        let vault = SecretSource::ServiceAccountToken { audience: "vault".into() };
+        let bundle = SecretSource::ClusterTrustBundle { name: "signer".into() };
+        for (path, source, key) in [
+            ("x", secret("some"), "k"),
+            ("k", secret("all"), "k"),
+            ("token", vault, "token"),
+            ("ca.pem", bundle, "ca.pem"),
+        ] {
+            assert_eq!(told(&one, path), Some((source, key.to_owned())), "{path}");
+        }
+        let two = volume(json!({"name": "v", "projected": {"sources": [
+            {"secret": {"name": "a"}}, {"configMap": {"name": "b"}},
+            {"downwardAPI": {"items": [{"path": "labels"}]}}]}}));
+        assert_eq!(told(&two, "x"), None, "both may have it");
+        let labels = (SecretSource::DownwardApi, "labels".to_owned());
+        assert_eq!(told(&two, "labels"), Some(labels));
+    }
+
+    #[test]
+    fn a_part_of_a_volume_is_what_is_at_or_below_its_path() {
+        let below = Extent::Below("db".into());
+        let has = ["db", "db/user", "dbx", "x/db"].map(|path| below.has(path));
+        assert_eq!(has, [true, true, false, false]);
+        let parts = volume(json!({"name": "v", "projected": {"sources": [
+            {"secret": {"name": "a", "items": [{"key": "k", "path": "db/user"}]}},
+            {"secret": {"name": "b"}}]}}));
+        let told = |extent: &Extent| {
+            let shown = parts.parts.iter().map(|part| parts.shows(extent, part));
+            shown.collect::<Vec<_>>()
+        };
+        assert_eq!(told(&below), [true, true]);
+        assert_eq!(told(&Extent::Below("db/user".into())), [true, false]);
+        assert_eq!(told(&Extent::Below("other".into())), [false, true]);
+        assert_eq!(told(&Extent::SomePart), [true, true]);
+    }
+}

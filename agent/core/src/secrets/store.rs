@@ -59,7 +59,7 @@ impl Secrets {
         Self::with_limits(units, Limits::default())
     }
 
-    pub(super) fn with_limits(units: Units, limits: Limits) -> Self {
+    pub(crate) fn with_limits(units: Units, limits: Limits) -> Self {
         Self {
             pods: Pods::with_limits(limits),
             volumes: Volumes::with_limits(limits),
@@ -160,8 +160,9 @@ impl Secrets {
         self.count(Unattributed::WaitingFull, &read);
         self.lost(now);
         if is_synced {
-            let known = self.known(index).attribute(&read, true);
-            self.settle(&read, known);
+            let known = self.as_known(&read);
+            let finding = self.known(index).attribute(&known, Some(read.file));
+            self.settle(&known, finding);
         } else {
             self.rows.fold(&read, Relation::Unknown);
             self.is_stale = true;
@@ -262,8 +263,7 @@ impl Secrets {
                 continue;
             };
             let aliases = pod.kubelets.iter().chain([&uid]);
-            let volumes: Vec<_> =
-                aliases.flat_map(|uid| self.volumes.of_pod(uid)).collect();
+            let volumes: Vec<_> = aliases.flat_map(|uid| self.volumes.of_pod(uid)).collect();
             pod.mounts = mounts_of(identity, pod, &volumes);
             pod.tokens = tokens_of(identity, pod);
             self.mounts.saw(pod, &volumes, &made, now);
@@ -278,8 +278,10 @@ impl Secrets {
     /// Whether it needs to wait no longer.
     fn try_settle(&mut self, waiting: &Waiting, index: &Index, now: Timestamp) -> bool {
         let Waiting { read, from } = waiting;
+        let called = read.file;
+        let read = self.as_known(read);
         let waited = now.0.saturating_sub(from.0);
-        let finding = self.known(index).attribute(read, false);
+        let finding = self.known(index).attribute(&read, None);
         if finding.may_improve() && waited < READ_WAIT_NS {
             return false;
         }
@@ -287,11 +289,18 @@ impl Secrets {
             return false;
         }
         let finding = match finding.may_improve() {
-            true => self.known(index).attribute(read, true),
+            true => self.known(index).attribute(&read, Some(called)),
             false => finding,
         };
-        self.settle(read, finding);
+        self.settle(&read, finding);
         true
+    }
+
+    /// The same with the volume's id by which it is known.
+    fn as_known(&mut self, read: &ReadRecord) -> ReadRecord {
+        let mut read = *read;
+        read.file.volume = self.volumes.known_as(read.file.volume);
+        read
     }
 
     /// Counts it for good.
@@ -310,7 +319,7 @@ impl Secrets {
             *known = known.clone().max(last);
             self.mounts.read(pod, (volume, &finding.source), read, own);
         } else if finding.may_be_own {
-            self.mounts.may_have_read(pod, volume);
+            self.mounts.may_have_read(pod, volume, &finding.source);
         }
     }
 

@@ -25,6 +25,8 @@ pub(super) struct Volume {
     /// When it was mounted, as far as is known.
     mounted_at: Option<Timestamp>,
     gone_at: Option<Timestamp>,
+    /// The generation that reads have, of one whose own could not be read: that of the first.
+    learned: Option<u32>,
     /// By inode. A tmpfs counts them up, so that the first ones are the oldest.
     files: BTreeMap<u64, File>,
 }
@@ -59,31 +61,42 @@ pub(super) struct Volumes {
     gone: VecDeque<VolumeId>,
     files: usize,
     refused: u64,
+    /// By the newest list.
+    refused_now: u64,
     limits: Limits,
 }
 
 impl Volumes {
     pub(super) fn with_limits(limits: Limits) -> Self {
         let (by_id, by_pod) = (HashMap::default(), HashMap::default());
-        Self { by_id, by_pod, gone: VecDeque::new(), files: 0, refused: 0, limits }
+        let gone = VecDeque::new();
+        Self { by_id, by_pod, gone, files: 0, refused: 0, refused_now: 0, limits }
     }
 
     /// This is mounted now and nothing else. Says of which pods anything changed.
     pub(super) fn listed(&mut self, facts: &[VolumeFacts], at: Timestamp) -> BTreeSet<Arc<str>> {
         let mut named: HashMap<VolumeId, HashSet<u64>> = HashMap::default();
-        let mut changed = BTreeSet::new();
-        let mut live = self.live();
         for facts in facts {
-            let is_new = self.by_id.get(&facts.id).is_none_or(|known| known.gone_at.is_some());
-            if is_new && !named.contains_key(&facts.id) {
-                if live >= self.limits.volumes {
-                    self.refused += 1;
-                    continue;
-                }
-                live += 1;
+            let inodes = facts.files.iter().map(|file| file.inode);
+            named.entry(facts.id).or_default().extend(inodes);
+        }
+        let is_unnamed = |(id, volume): &(&VolumeId, &Volume)| {
+            volume.gone_at.is_none() && !named.contains_key(id)
+        };
+        let unnamed: Vec<_> = self.by_id.iter().filter(is_unnamed).map(|(id, _)| *id).collect();
+        let mut changed: BTreeSet<_> =
+            unnamed.into_iter().filter_map(|id| self.bury(id, at)).collect();
+        let refused_before = std::mem::take(&mut self.refused_now);
+        let mut live = self.live();
+        let mut taken: HashSet<VolumeId> = HashSet::default();
+        for facts in facts {
+            let is_live = self.by_id.get(&facts.id).is_some_and(|known| known.gone_at.is_none());
+            if !is_live && live >= self.limits.volumes {
+                self.refused_now += 1;
+                continue;
             }
-            let is_first = !named.contains_key(&facts.id);
-            named.entry(facts.id).or_default().extend(facts.files.iter().map(|file| file.inode));
+            live += usize::from(!is_live);
+            let is_first = taken.insert(facts.id);
             if self.take(facts, is_first, at)
                 && let VolumeOwner::Pod { uid, .. } = &facts.owner
             {
@@ -93,16 +106,23 @@ impl Volumes {
         for (id, inodes) in &named {
             changed.extend(self.replace(*id, inodes));
         }
-        let unnamed: Vec<_> = self
-            .by_id
-            .iter()
-            .filter(|(id, volume)| volume.gone_at.is_none() && !named.contains_key(id))
-            .map(|(id, _)| *id)
-            .collect();
-        for id in unnamed {
-            changed.extend(self.bury(id, at));
-        }
+        // Each list is refused the same again.
+        self.refused += self.refused_now.saturating_sub(refused_before);
         changed
+    }
+
+    /// By which id the volume is known that reads call so. One that was told without a generation
+    /// has that of its first read, and no other: a volume mounted there next has another one.
+    pub(super) fn known_as(&mut self, id: VolumeId) -> VolumeId {
+        let any = VolumeId { generation: 0, ..id };
+        if self.by_id.contains_key(&id) {
+            return id;
+        }
+        let Some(volume) = self.by_id.get_mut(&any) else { return id };
+        if volume.learned.is_none() && volume.gone_at.is_none() {
+            volume.learned = Some(id.generation);
+        }
+        if volume.learned == Some(id.generation) { any } else { id }
     }
 
     /// The volume this was. One without a generation is told from others of its number by its time
@@ -149,6 +169,7 @@ impl Volumes {
             watched_since: facts.watched_since,
             mounted_at: facts.mounted_at,
             gone_at: None,
+            learned: None,
             files: BTreeMap::new(),
         });
         let mut is_other = is_new || volume.gone_at.take().is_some();
@@ -176,7 +197,7 @@ impl Volumes {
                     *before = known;
                     is_other = true;
                 }
-                None if self.files >= self.limits.files => self.refused += 1,
+                None if self.files >= self.limits.files => self.refused_now += 1,
                 None => {
                     volume.files.insert(file.inode, known);
                     self.files += 1;

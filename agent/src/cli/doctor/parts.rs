@@ -1,5 +1,5 @@
-//! What each part of the agent needs of its container, as data: for `parapet doctor` and, checked by
-//! a test, the README.
+//! What each part of the agent needs of its container, as data: for `parapet doctor` and the
+//! README.
 //!
 //! In: nothing. Out: rows. What is really there is for the requirements to say.
 
@@ -91,3 +91,18 @@ pub(super) const PARTS: [Part; 9] = [
                   another, or opened a file before the agent ran, is missed",
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_says_the_same() {
+        let readme = include_str!("../../../../README.md");
+        for Part { part, capabilities, host_mounts, namespaces, without } in PARTS {
+            let row =
+                format!("| {part} | {capabilities} | {host_mounts} | {namespaces} | {without} |");
+            assert!(readme.contains(&row), "{row}");
+        }
+    }
+}

@@ -315,6 +315,9 @@ fn reads_never_go_down_when_a_row_is_forgotten_and_are_folded_beyond_the_bound()
     assert_eq!(own(&metrics, &one_more(&first)), is("3"));
     assert_eq!(own(&metrics, &SecretsSnapshot::default()), is("3"));
     assert_eq!(own(&metrics, &first), is("5"));
+    let mut anew = first.clone();
+    Arc::make_mut(&mut anew.reads[0]).counts.opens = 1;
+    assert_eq!(own(&metrics, &anew), is("6"));
     let metrics = Metrics::with_series_max(1);
     let text = metrics.classic(&with(&first), &health(), AT).unwrap();
     let other = "subject_namespace=\"__other__\",subject_workload=\"__other__\",\

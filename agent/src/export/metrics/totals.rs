@@ -2,8 +2,8 @@
 //! forgotten.
 //!
 //! In: one snapshot after the other. Out: attempts by outcome and by verdict, refusals by kind, TCP
-//! handshakes and their time, opens of secret files. It never counts an attempt twice under one policy set and never takes
-//! anything back.
+//! handshakes and their time, opens of secret files. It never counts an attempt twice under one
+//! policy set and never takes anything back.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

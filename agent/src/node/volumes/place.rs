@@ -59,8 +59,8 @@ impl Subpath {
         (is_one && mount.root != Path::new("/")).then_some(Self)
     }
 
-    /// The file that is mounted; none if it is a folder, or gone. Its inode is that of the mount, so
-    /// that it is known long after its generation was removed.
+    /// The file that is mounted; none if it is a folder, or gone. Its inode is that of the mount,
+    /// so that it is known long after its generation was removed.
     pub(super) fn file(self, mount: &Mount) -> Option<VolumeFile> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let opened = rustix::fs::open(&mount.point, flags, Mode::empty()).ok()?;
