@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use parapet_common::{COMM_BYTES, FILE_NAME_BYTES, SHORT_NAME_BYTES};
 use parapet_core::flow::Timestamp;
 use parapet_core::names::{self, ANSWER_ADDRESSES_MAX, Answer, Names, Owner, Use};
 use parapet_core::record::{self, DnsCarrier, DnsRecord, Event, EventBody};
@@ -42,6 +43,17 @@ fn check_event(bytes: &[u8], event: &Event) {
             assert!(path.len() < parapet_common::CGROUP_PATH_BYTES_MAX, "{path:?}");
         }
         EventBody::Dns { payload, .. } => check_message(payload),
+        EventBody::Reader(seen) => {
+            for (name, bytes_max) in [
+                (&seen.comm, COMM_BYTES),
+                (&seen.program, SHORT_NAME_BYTES),
+                (&seen.folder, SHORT_NAME_BYTES),
+                (&seen.name, FILE_NAME_BYTES),
+            ] {
+                assert!(name.chars().count() <= bytes_max, "{name:?}");
+                assert!(!name.contains(char::is_control), "{name:?}");
+            }
+        }
     }
 }
 
