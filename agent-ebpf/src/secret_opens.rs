@@ -100,6 +100,7 @@ numbers! {
     compat_bits = COMPAT_BITS,
     ring_has_cqe = RING_HAS_CQE,
     ring_has_slot = RING_HAS_SLOT,
+    ring_has_nodes = RING_HAS_NODES,
 }
 
 /// `__X32_SYSCALL_BIT` of arch/x86/include/uapi/asm/unistd.h; the numbers are the same with it.
@@ -217,10 +218,39 @@ pub fn secret_ring_open(ctx: BtfTracePointContext) -> i32 {
         0
     };
     if slot != 0 {
-        count::lost(STAGE_FIXED_FILE);
+        // The ring says which one it chose, if that was left to it (`IORING_FILE_INDEX_ALLOC`).
+        let index = if slot == u32::MAX { result as u32 } else { slot - 1 };
+        match in_slot(ctx.arg(0), index) {
+            // SAFETY: a helper without arguments (Linux 4.8).
+            Some(file) => note(file, unsafe {
+                aya_ebpf::helpers::generated::bpf_get_current_task() as Pointer
+            }),
+            None => count::lost(STAGE_FIXED_FILE),
+        }
         return 0;
     }
     // SAFETY: a helper without arguments (Linux 5.11); what it returns has a type.
     unsafe { returned(bpf_get_current_task_btf().cast(), result as u64) };
     0
+}
+
+/// The file in a slot of a ring's own table, where the kernel keeps it as Linux 6.13 and newer do.
+#[inline(always)]
+fn in_slot(ring: Pointer, index: u32) -> Option<Pointer> {
+    if ring_has_nodes() != 1 {
+        return None;
+    }
+    let table = ring.wrapping_byte_add(Offset::RingFiles.bytes());
+    let slots = table.wrapping_byte_add(Offset::FileTableData.bytes());
+    if index >= secret::read::<u32>(slots, Offset::RsrcDataCount)? {
+        return None;
+    }
+    let nodes: *const Pointer = secret::read(slots, Offset::RsrcDataNodes)?;
+    // SAFETY: the helper fails on a bad address, it does not fault.
+    let node =
+        unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(nodes.wrapping_add(index as usize)) };
+    let file: u64 = secret::read(node.ok()?, Offset::RsrcNodeFile)?;
+    // The lowest bits say what can be done with it (`FFS_MASK` of io_uring/filetable.h).
+    let file = (file & !7) as Pointer;
+    if file.is_null() { None } else { Some(file) }
 }

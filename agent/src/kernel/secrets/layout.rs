@@ -39,7 +39,7 @@ const COMPAT: &str = "status";
 #[cfg(not(target_arch = "x86_64"))]
 const COMPAT: &str = "flags";
 
-const MEMBERS: [(Part, Member); 36] = [
+const MEMBERS: [(Part, Member); 41] = [
     of(Part::Syscalls, "OFFSET_REGS_SYSCALL", "pt_regs", REGISTERS[0]),
     of(Part::Probe, "OFFSET_REGS_FIRST", "pt_regs", REGISTERS[1]),
     // It lies at the start of the task on both (CONFIG_THREAD_INFO_IN_TASK).
@@ -73,6 +73,11 @@ const MEMBERS: [(Part, Member); 36] = [
     of(Part::All, "OFFSET_QSTR_NAME", "qstr", "name"),
     of(Part::Ring, "OFFSET_IO_KIOCB_OPCODE", "io_kiocb", "opcode"),
     of(Part::Ring, "OFFSET_IO_OPEN_SLOT", "io_open", "file_slot"),
+    of(Part::Ring, "OFFSET_RING_FILES", "io_ring_ctx", "file_table"),
+    of(Part::Ring, "OFFSET_FILE_TABLE_DATA", "io_file_table", "data"),
+    of(Part::Ring, "OFFSET_RSRC_DATA_COUNT", "io_rsrc_data", "nr"),
+    of(Part::Ring, "OFFSET_RSRC_DATA_NODES", "io_rsrc_data", "nodes"),
+    of(Part::Ring, "OFFSET_RSRC_NODE_FILE", "io_rsrc_node", "file_ptr"),
     of(Part::Ring, "OFFSET_CQE_RESULT", "io_uring_cqe", "res"),
     of(Part::Reads, "OFFSET_KIOCB_FILE", "kiocb", "ki_filp"),
     of(Part::Reads, "OFFSET_KIOCB_POSITION", "kiocb", "ki_pos"),
@@ -81,6 +86,14 @@ const MEMBERS: [(Part, Member); 36] = [
 
 /// Linux 5.15; before, io_uring opened no file into a table of its own.
 const SLOT: &str = "OFFSET_IO_OPEN_SLOT";
+/// The way to the file in such a table, as it is since Linux 6.13.
+const NODES: [&str; 5] = [
+    "OFFSET_RING_FILES",
+    "OFFSET_FILE_TABLE_DATA",
+    "OFFSET_RSRC_DATA_COUNT",
+    "OFFSET_RSRC_DATA_NODES",
+    "OFFSET_RSRC_NODE_FILE",
+];
 
 /// Numbers of system calls that open files, natively and as 32-bit programs ask for them
 /// (arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl), and the bits by which the kernel
@@ -127,15 +140,17 @@ impl Constants {
         let mut values = NUMBERS.to_vec();
         let mut missing = Vec::new();
         let wanted: Vec<Member> = MEMBERS.iter().map(|(_, member)| *member).collect();
-        let mut has_slot = 1;
+        let (mut has_slot, mut has_nodes) = (1, 1);
         for ((part, member), found) in MEMBERS.iter().zip(types.find(&wanted)) {
             match found {
                 Some(offset) => values.push((member.global, offset)),
                 None if member.global == SLOT => has_slot = 0,
+                None if NODES.contains(&member.global) => has_nodes = 0,
                 None => missing.push((*part, member.shown())),
             }
         }
         values.push(("RING_HAS_SLOT", has_slot));
+        values.push(("RING_HAS_NODES", has_nodes));
         match completion(&types.tracepoint("io_uring_complete")) {
             Ok(has_cqe) => values.push(("RING_HAS_CQE", u32::from(has_cqe))),
             Err(problem) => missing.push((Part::Ring, problem.to_owned())),
