@@ -46,7 +46,8 @@ pub const MAP_WATCHED_FILES: &str = "WATCHED_FILES";
 pub const MAP_READS: &str = "READS";
 /// Name of the hash from cgroup id to its [`ReaderShare`].
 pub const MAP_READERS: &str = "READERS";
-/// Name of the hash from cgroup id to the entries of [`MAP_READS`] (`u64`) that the agent took back.
+/// Name of the hash from cgroup id to the entries of [`MAP_READS`] (`u64`) that the agent took
+/// back.
 pub const MAP_READERS_RETURNED: &str = "READERS_RETURNED";
 /// Name of the ring of readers seen for the first time, each an [`EventHeader`] and a
 /// [`SecretSeen`]: a ring of its own, so that nothing else hides them.

@@ -25,8 +25,8 @@ pub fn is_there() -> bool {
 pub fn place_of_file(place: Pointer) -> Pointer {
     let result: Pointer;
     // SAFETY: a static of this object, as above. The instruction is a call that changes nothing but
-    // the registers of the calling convention: `BPF_JMP | BPF_CALL`, source `BPF_PSEUDO_KFUNC_CALL`,
-    // and a number that the agent looks for and replaces.
+    // the registers of the calling convention: `BPF_JMP | BPF_CALL`, source
+    // `BPF_PSEUDO_KFUNC_CALL`, and a number that the agent looks for and replaces.
     unsafe {
         let to = core::ptr::read_volatile(&raw const CAST_TYPE);
         core::arch::asm!(

@@ -26,7 +26,8 @@ pub fn give_back() {
 #[expect(unsafe_code, reason = "the C library has no safe binding for this")]
 pub fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: malloc_trim takes a number and gives back free pages only, under the allocator's lock.
+    // SAFETY: malloc_trim takes a number and gives back free pages only, under the allocator's own
+    // lock.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -84,17 +84,8 @@ impl Shop {
         let cache_service = one("cache", &cache, 6379, 6379)?;
 
         let ask = |service: &Service, port| connect(BOTH.map(|family| service.at(family, port)));
-        let resolve = |family, tcp| {
-            Task::Resolve(Resolve {
-                server: dns_service.at(family, 53),
-                name: PROVIDER.to_string(),
-                ipv6: family == Family::V6,
-                tcp,
-                count: 4,
-            })
-        };
-        let resolve_udp = || BOTH.map(|family| resolve(family, false));
-        let resolve_tcp = || BOTH.map(|family| resolve(family, true));
+        let resolve_udp = || BOTH.map(|family| resolve(&dns_service, family, false));
+        let resolve_tcp = || BOTH.map(|family| resolve(&dns_service, family, true));
         let scraped = [&frontend, &api, &database, &cache];
         let clients = vec![
             (frontend.clone(), [&resolve_udp()[..], &[ask(&api_service, 80)]].concat()),
@@ -177,6 +168,17 @@ impl Shop {
         }
         Ok(counts.attempts)
     }
+}
+
+/// Asks for the provider's addresses.
+fn resolve(dns: &Service, family: Family, tcp: bool) -> Task {
+    Task::Resolve(Resolve {
+        server: dns.at(family, 53),
+        name: PROVIDER.to_string(),
+        ipv6: family == Family::V6,
+        tcp,
+        count: 4,
+    })
 }
 
 /// The addresses of whoever does the payments.

@@ -1,5 +1,5 @@
-//! The instructions of the object that call `bpf_rdonly_cast` (Linux 6.2): its number in the running
-//! kernel comes in, an object that calls it by that number goes out.
+//! The instructions of the object that call `bpf_rdonly_cast` (Linux 6.2): its number in the
+//! running kernel comes in, an object that calls it by that number goes out.
 //!
 //! A kernel's functions have no numbers of their own, and aya hands none over. A kernel without the
 //! function gets a move in its place, which its programs do not reach.

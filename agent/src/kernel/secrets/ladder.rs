@@ -213,7 +213,8 @@ const SYSCALL_BLIND: [&str; 7] = [
     "reads are not told from opens: a file that is opened and never read counts as read",
     "an open whose descriptor another thread replaces (dup2) before the call returns is counted \
      for the file that took its place; one that is closed by then is counted as descriptor_gone",
-    "before Linux 6.13 files that io_uring opens into a table of its own are only counted, as fixed_file",
+    "before Linux 6.13 files that io_uring opens into a table of its own are only counted, as \
+     fixed_file",
     "files that the kernel opens itself are not seen: a program that is run, a core dump",
     "a mapping counts when a sweep finds it, not when it is made",
     PASSED,
