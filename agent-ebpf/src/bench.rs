@@ -1,6 +1,9 @@
 //! What the packet programs are measured against; the agent never loads these.
 
-use aya_ebpf::{macros::cgroup_skb, programs::SkBuffContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, cgroup_skb},
+    programs::{BtfTracePointContext, SkBuffContext},
+};
 use parapet_common::FlowKey;
 
 use crate::{
@@ -65,4 +68,10 @@ pub fn bench_memory(ctx: SkBuffContext) -> i32 {
         count::add(lost, 0);
     }
     PASS
+}
+
+/// The price of having anything at the end of system calls.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn bench_syscall(_: BtfTracePointContext) -> i32 {
+    0
 }

@@ -262,7 +262,10 @@ impl Sensor {
     /// process; they come as records of the next read. It takes a few milliseconds for every
     /// thousand processes.
     pub fn sweep(&mut self) {
-        secrets::sweep(&mut self.programs);
+        // Without a way to see opens nothing is watched.
+        if self.secrets.rung().is_some() {
+            secrets::sweep(&mut self.programs);
+        }
     }
 
     /// How opens of secret files are seen; none if they are not.

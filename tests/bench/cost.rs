@@ -30,7 +30,7 @@ const FLOWS_A_CONNECTION: u64 = 2;
 
 pub(crate) fn measure() -> anyhow::Result<()> {
     let pods = Pods::start()?;
-    let agent = pods.agent()?;
+    let agent = pods.agent_of_flows()?;
     let softflowd = Softflowd::start(&pods.node)?;
     let _server = pods.serve()?;
     let _statistics =

@@ -64,6 +64,12 @@ impl Pods {
         Agent::start_on(&crate::agent()?, &self.node, &[])
     }
 
+    /// The same, but watching no secrets: what that costs is measured by itself.
+    pub(crate) fn agent_of_flows(&self) -> anyhow::Result<Agent> {
+        let arguments = ["--pin-dir", "none", "--secret-hooks", "none"].map(str::to_owned);
+        Agent::start_on_with(&crate::agent()?, &self.node, &arguments)
+    }
+
     /// A server of everything that [`Self::targets`] are.
     pub(crate) fn serve(&self) -> anyhow::Result<Load> {
         Load::start(&self.server, Work::Serve(PORTS.to_vec()))

@@ -85,8 +85,8 @@ fn turn(pods: &Pods, number: usize) -> anyhow::Result<Turn> {
 }
 
 fn third(pods: &Pods, there: There) -> anyhow::Result<Third> {
-    let agent = (there == There::Agent).then(|| pods.agent()).transpose()?;
-    let empty = (there == There::Empty).then(|| EmptyHooks::attach(pods.node.cgroup_root()));
+    let agent = (there == There::Agent).then(|| pods.agent_of_flows()).transpose()?;
+    let empty = (there == There::Empty).then(|| EmptyHooks::of_packets(pods.node.cgroup_root()));
     let _empty = empty.transpose().map_err(|error| anyhow!(error))?;
     let server = pods.serve()?;
     let targets = pods.targets();

@@ -53,6 +53,14 @@ impl Agent {
         Self::start_at(Some(node.network().clone()), binary, node, &unpinned(candidates))
     }
 
+    /// As [`Self::start_on`], with these arguments of `parapet run` and no others.
+    ///
+    /// # Errors
+    /// If it ends before, or is not ready in time; its own words are quoted.
+    pub fn start_on_with(binary: &Path, node: &Node, arguments: &[String]) -> anyhow::Result<Self> {
+        Self::start_at(Some(node.network().clone()), binary, node, arguments)
+    }
+
     /// As [`Self::start`], with these arguments of `parapet run` and no others: without a
     /// `--pin-dir` among them it pins where every agent does.
     ///
@@ -157,7 +165,9 @@ impl Agent {
             .arg("--kubelet-root")
             .arg(node.kubelet_root())
             .args(["--node-name", NODE_NAME, "--listen", &address.to_string()])
-            .args(arguments);
+            .args(arguments)
+            // So that nobody waits for what is found by going through all descriptors.
+            .env("PARAPET_SWEEP_EVERY", "5s");
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

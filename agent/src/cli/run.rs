@@ -13,7 +13,7 @@ use super::cluster::ClusterArgs;
 use super::input::PolicyArgs;
 use crate::export::Published;
 use crate::export::http::LISTEN_DEFAULT;
-use crate::kernel::{KernelConfig, PINS_DEFAULT};
+use crate::kernel::{KernelConfig, PINS_DEFAULT, Rung};
 use crate::node::{cgroups, host_name};
 use crate::runtime::{
     KUBELET_ROOT_DEFAULT, KUBELET_UNITS, ObjectSource, Peers, RUNTIME_UNITS, SecretsConfig,
@@ -84,12 +84,28 @@ struct SecretArgs {
           default_values = RUNTIME_UNITS, env = "PARAPET_RUNTIME_CGROUP", value_delimiter = ',',
           value_parser = unit)]
     runtime_units: Vec<String>,
+    /// By what opens may be seen, the best that the kernel takes being used: lsm, fentry, kprobe and
+    /// syscalls, or `none` to watch no secrets. Without `syscalls` no system call of this node ever
+    /// takes longer than before
+    #[arg(long = "secret-hooks", help_heading = SECRETS, value_name = "HOOKS",
+          default_value = "lsm,fentry,kprobe,syscalls", env = "PARAPET_SECRET_HOOKS",
+          value_parser = hooks)]
+    hooks: Hooks,
+    /// How often to look for descriptors that were passed on, and mappings: 30s, 5m. It goes through
+    /// everything that the node's processes have open
+    #[arg(long = "sweep-every", help_heading = SECRETS, value_name = "TIME", default_value = "30s",
+          env = "PARAPET_SWEEP_EVERY", value_parser = duration)]
+    sweep_every: Duration,
 }
+
+/// Ways to see opens.
+#[derive(Clone, Debug)]
+struct Hooks(Vec<Rung>);
 
 impl SecretArgs {
     fn config(self) -> SecretsConfig {
-        let Self { kubelet_root, watched, kubelet_units, runtime_units } = self;
-        SecretsConfig { kubelet_root, watched, kubelet_units, runtime_units }
+        let Self { kubelet_root, watched, kubelet_units, runtime_units, sweep_every, .. } = self;
+        SecretsConfig { kubelet_root, watched, kubelet_units, runtime_units, sweep_every }
     }
 }
 
@@ -128,6 +144,7 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
             cgroup_root: root.folder,
             cgroup_prefix: root.prefix,
             flows_max: args.flows_max,
+            secret_rungs: args.secrets.hooks.0.clone(),
             pin_root: (args.pin_dir != Path::new("none")).then_some(args.pin_dir),
             ..KernelConfig::default()
         },
@@ -158,6 +175,26 @@ pub fn run(args: Args) -> anyhow::Result<ExitCode> {
 pub(super) fn whole_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if path.is_absolute() { Ok(path) } else { Err("write the whole path, from / on".to_owned()) }
+}
+
+/// `lsm,fentry`, or `none`.
+fn hooks(text: &str) -> Result<Hooks, String> {
+    if text == "none" {
+        return Ok(Hooks(Vec::new()));
+    }
+    let one = |word: &str| match word.trim() {
+        "lsm" => Ok(Rung::Lsm),
+        "fentry" => Ok(Rung::Fentry),
+        "kprobe" => Ok(Rung::Kprobe),
+        "syscalls" => Ok(Rung::Syscalls),
+        other => Err(format!(
+            "{other:?} is none of lsm, fentry, kprobe, syscalls: name those that may be used, \
+             with commas between them, or write none"
+        )),
+    };
+    let wanted = text.split(',').map(one).collect::<Result<Vec<_>, _>>()?;
+    // In their own order: the best comes first.
+    Ok(Hooks(Rung::ALL.into_iter().filter(|rung| wanted.contains(rung)).collect()))
 }
 
 /// A cgroup by its path below the root: `system.slice/kubelet.service`.
@@ -196,4 +233,21 @@ fn must_exist(path: &Path) -> anyhow::Result<()> {
     let found = path.try_exists().with_context(|| format!("{} cannot be read", path.display()))?;
     anyhow::ensure!(found, "{}: there is no such file or folder", path.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hooks_are_named_in_any_order_and_used_in_their_own() {
+        let named = |text: &str| hooks(text).map(|hooks| hooks.0);
+        assert_eq!(named("none"), Ok(vec![]));
+        assert_eq!(named("syscalls, lsm"), Ok(vec![Rung::Lsm, Rung::Syscalls]));
+        assert_eq!(named("lsm,fentry,kprobe,syscalls"), Ok(Rung::ALL.to_vec()));
+        let problem = "\"open\" is none of lsm, fentry, kprobe, syscalls: name those that may be \
+                       used, with commas between them, or write none";
+        assert_eq!(named("lsm,open"), Err(problem.to_owned()));
+        assert!(named("").is_err() && named("lsm,none").is_err());
+    }
 }

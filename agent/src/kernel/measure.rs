@@ -9,7 +9,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use aya::Ebpf;
-use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError,
+};
 use aya::sys::{Stats, enable_stats};
 use parapet_common::{MAP_LOST, MAP_TOTALS, STAGE_NAMES, STAGE_RING_FULL};
 use parapet_core::record::Record;
@@ -68,25 +70,23 @@ pub fn statistics() -> Result<OwnedFd, String> {
     enable_stats(Stats::RunTime).map_err(|error| chain(&error))
 }
 
-/// Programs that do nothing in the places of the packet programs: the price of the kernel's calling
-/// any. They are gone when this is dropped.
+/// Programs that do nothing in the places of the agent's: the price of the kernel's calling any.
+/// They are gone when this is dropped.
 pub struct EmptyHooks {
     _programs: Ebpf,
 }
 
 impl EmptyHooks {
-    /// Both ways.
+    /// In the places of the packet programs.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn attach(cgroup: &Path) -> Result<Self, String> {
-        let config = KernelConfig { flows_max: 1, ..KernelConfig::default() };
-        let load::Opened { mut programs, .. } =
-            load::open(&config, None).map_err(|error| error.to_string())?;
+    pub fn of_packets(cgroup: &Path) -> Result<Self, String> {
+        let load::Opened { mut programs, .. } = opened()?;
         let root = File::open(cgroup).map_err(|error| error.to_string())?;
         let program = programs.program_mut(PROGRAMS[0]).ok_or("not in the object")?;
         let program: &mut CgroupSkb =
-            program.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))?;
+            program.try_into().map_err(|error: ProgramError| chain(&error))?;
         program.load().map_err(|error| chain(&error))?;
         for way in [CgroupSkbAttachType::Egress, CgroupSkbAttachType::Ingress] {
             let mode = CgroupAttachMode::Single;
@@ -94,6 +94,25 @@ impl EmptyHooks {
         }
         Ok(Self { _programs: programs })
     }
+
+    /// At the end of system calls, where opens are seen if the kernel allows nothing better.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn of_system_calls() -> Result<Self, String> {
+        let load::Opened { mut programs, btf, .. } = opened()?;
+        let program = programs.program_mut("bench_syscall").ok_or("not in the object")?;
+        let program: &mut BtfTracePoint =
+            program.try_into().map_err(|error: ProgramError| chain(&error))?;
+        program.load("sys_exit", &btf).map_err(|error| chain(&error))?;
+        program.attach().map_err(|error| chain(&error))?;
+        Ok(Self { _programs: programs })
+    }
+}
+
+fn opened() -> Result<load::Opened, String> {
+    let config = KernelConfig { flows_max: 1, ..KernelConfig::default() };
+    load::open(&config, None).map_err(|error| error.to_string())
 }
 
 /// All of [`PROGRAMS`], attached to one cgroup.

@@ -30,8 +30,8 @@ const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// of times.
 const SCAN_PAUSE: Duration = Duration::from_millis(20);
 /// How often descriptors and mappings of all processes are gone through, for those that were passed
-/// on and not opened.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
+/// on and not opened, unless it was told otherwise.
+const SWEEP_EVERY_DEFAULT: Duration = Duration::from_secs(30);
 /// The same after a volume was told, which somebody may have open already.
 const SWEEP_SOON: Duration = Duration::from_millis(250);
 /// Doubts between the two tasks.
@@ -59,6 +59,8 @@ pub struct SecretsConfig {
     pub kubelet_units: Vec<String>,
     /// Units of the container runtime.
     pub runtime_units: Vec<String>,
+    /// How often everything that processes have open is gone through.
+    pub sweep_every: Duration,
 }
 
 impl Default for SecretsConfig {
@@ -68,6 +70,7 @@ impl Default for SecretsConfig {
             watched: Vec::new(),
             kubelet_units: KUBELET_UNITS.map(str::to_owned).to_vec(),
             runtime_units: RUNTIME_UNITS.map(str::to_owned).to_vec(),
+            sweep_every: SWEEP_EVERY_DEFAULT,
         }
     }
 }
@@ -81,6 +84,7 @@ pub(super) struct Volumes {
     since: HashMap<VolumeId, Timestamp>,
     files: HashSet<FileId>,
     doubted: HashSet<FileId>,
+    sweep_every: Duration,
     sweep_at: Instant,
 }
 
@@ -96,6 +100,7 @@ pub(super) fn watch(config: &SecretsConfig, stopped: &watch::Receiver<bool>) -> 
         since: HashMap::new(),
         files: HashSet::new(),
         doubted: HashSet::new(),
+        sweep_every: config.sweep_every,
         sweep_at: Instant::now(),
     }
 }
@@ -156,7 +161,7 @@ impl Volumes {
     pub(super) fn sweep(&mut self, sensor: &mut Sensor) {
         if Instant::now() >= self.sweep_at {
             sensor.sweep();
-            self.sweep_at = Instant::now() + SWEEP_EVERY;
+            self.sweep_at = Instant::now() + self.sweep_every;
         }
     }
 }
