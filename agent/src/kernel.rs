@@ -258,6 +258,12 @@ impl Sensor {
         self.secrets.set_volumes(volumes)
     }
 
+    /// Whether the kernel found room for all of it when it was told last.
+    #[must_use]
+    pub fn watches(&self, facts: &VolumeFacts) -> bool {
+        self.secrets.watches(facts)
+    }
+
     /// Looks for watched files that somebody has open or mapped now, in the pid namespace of this
     /// process; they come as records of the next read. It takes a few milliseconds for every
     /// thousand processes.

@@ -30,7 +30,7 @@ use crate::node::conntrack::Translator;
 use crate::node::volumes::Scan;
 use crate::node::{addresses, cgroups};
 
-pub use self::secrets::{KUBELET_ROOT_DEFAULT, KUBELET_UNITS, RUNTIME_UNITS, SecretsConfig};
+pub use self::secrets::{KUBELET_ROOT_DEFAULT, SecretsConfig};
 
 mod cluster;
 mod secrets;

@@ -135,8 +135,8 @@ fn size(agent: &Agent) -> (u64, usize) {
     (kilobytes * 1024, series)
 }
 
-/// One hundred flows, each asked this often.
-fn victims(server: &Pod, count: u64) -> [Task; 2] {
+/// One hundred flows, each asked this often; datagrams from this port on, one after the other.
+fn victims(server: &Pod, count: u64, port: u16) -> [Task; 2] {
     let targets = |first: u16| (first..first + 50).map(|port| server.at(Family::V4, port));
     let tcp = Connect {
         targets: targets(8_000).collect(),
@@ -151,7 +151,7 @@ fn victims(server: &Pod, count: u64) -> [Task; 2] {
         datagram_bytes: 32,
         timeout_ms: 5_000,
         pause_ms: 1,
-        sockets: Sockets::PerDatagram,
+        sockets: Sockets::Numbered(port),
         lite: false,
     };
     [Task::Connect(tcp), Task::Send(udp)]
@@ -183,14 +183,14 @@ fn an_attack_grows_nothing_and_hides_nothing() {
     let target = server.addresses.v4;
     let scan = |ports| Task::Flood(Flood::Scan { sources: sources(), target, ports });
     sent += attacker.run(&scan((7_990, 8_060))).unwrap().attempts;
-    let [tcp, udp] = victims(&server, 2);
+    let [tcp, udp] = victims(&server, 2, 20_000);
     assert_eq!(victim.run(&tcp).unwrap().answered, 100);
     assert_eq!(victim.run(&udp).unwrap().answered, 100);
     settle(&agent, 2);
     let (bytes, series) = size(&agent);
     // Beyond: every port of the server as sixteen addresses, and a million tuples.
     let scanning = attacker.spawn(&scan((1, 65_535))).unwrap();
-    let running = victims(&server, 5).map(|task| victim.spawn(&task).unwrap());
+    let running = victims(&server, 5, 21_000).map(|task| victim.spawn(&task).unwrap());
     let sweeping = attacker.spawn(&sweep(250, (1_000, 1_249), 16)).unwrap();
     assert_eq!(running.map(|process| process.finish().unwrap().answered), [250, 250]);
     sent += scanning.finish().unwrap().attempts + sweeping.finish().unwrap().attempts;

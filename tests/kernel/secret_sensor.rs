@@ -185,6 +185,32 @@ fn without_reads(read: &ReadRecord) -> ReadCounts {
     ReadCounts { reads: 0, ..read.counts }
 }
 
+/// Device numbers that no mount here has: the kernel takes what it is told.
+#[tokio::test]
+async fn volumes_that_find_no_room_are_named_and_not_called_watched() {
+    let volume = Volume::new(&["tls.crt"]);
+    let mut watched = Watched::new("room", 1);
+    let sizes = watched.sensor.capacity();
+    let (.., room) = sizes.iter().find(|(table, ..)| *table == "secret_volumes").unwrap();
+    let room = u32::try_from(*room).unwrap();
+    let told = |count: u32| -> Vec<VolumeFacts> {
+        let of = |device| {
+            let mut facts = volume.of_pod();
+            facts.id.device = 0x7ff0_0000 | device;
+            facts
+        };
+        (0..count).map(of).collect()
+    };
+    for (count, expected) in
+        [(0, 0), (1, 0), (room - 1, 0), (room, 0), (room + 1, 1), (2 * room, room as usize), (1, 0)]
+    {
+        let volumes = told(count);
+        assert_eq!(watched.sensor.set_volumes(&volumes), expected, "{count}");
+        let missing = volumes.iter().filter(|facts| !watched.sensor.watches(facts)).count();
+        assert_eq!(missing, expected, "{count}");
+    }
+}
+
 #[tokio::test]
 async fn opens_of_a_told_superblock_are_counted_exactly_and_others_are_not() {
     let (volume, other) = (Volume::new(&["tls.crt", "tls.key"]), Volume::new(&["tls.crt"]));

@@ -156,6 +156,9 @@ pub enum Sockets {
     Shared,
     /// A new connected socket for each datagram.
     PerDatagram,
+    /// The same, with the ports from this one on in turn. Ports of the kernel's choice may come
+    /// again soon, and are the same pair then.
+    Numbered(u16),
 }
 
 /// Requests, each waiting for its answer before the next is sent, of one socket for all targets.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use parapet_core::engine::{KUBELET_UNITS, RUNTIME_UNITS};
 use tokio::net::TcpListener;
 
 use super::cluster::ClusterArgs;
@@ -15,9 +16,7 @@ use crate::export::Published;
 use crate::export::http::LISTEN_DEFAULT;
 use crate::kernel::{KernelConfig, PINS_DEFAULT, Rung};
 use crate::node::{cgroups, host_name};
-use crate::runtime::{
-    KUBELET_ROOT_DEFAULT, KUBELET_UNITS, ObjectSource, Peers, RUNTIME_UNITS, SecretsConfig,
-};
+use crate::runtime::{KUBELET_ROOT_DEFAULT, ObjectSource, Peers, SecretsConfig};
 use crate::{memory, runtime};
 
 /// What `parapet run` is asked.

@@ -78,6 +78,11 @@ impl Secrets {
         self.volumes.set(volumes)
     }
 
+    /// Whether the kernel counts on all of it.
+    pub(super) fn watches(&self, facts: &VolumeFacts) -> bool {
+        self.volumes.has(facts)
+    }
+
     /// Appends what was counted since the last read; the table is read only if `totals` say that
     /// there is something.
     pub(super) fn read(&mut self, totals: SecretTotals, clock: &Clock, records: &mut Vec<Record>) {

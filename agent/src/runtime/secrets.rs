@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use parapet_common::READS_MAX;
+use parapet_core::engine::{KUBELET_UNITS, RUNTIME_UNITS};
 use parapet_core::flow::Timestamp;
 use parapet_core::record::Record;
 use parapet_core::secrets::{FileId, VolumeFacts, VolumeId};
@@ -41,13 +42,6 @@ const DOUBTED_MAX: usize = READS_MAX as usize;
 
 /// The kubelet's folder on this node, unless it was told another.
 pub const KUBELET_ROOT_DEFAULT: &str = "/var/lib/kubelet";
-/// Units of kubelets: the plain one, and k3s, which is a kubelet and a runtime in one.
-pub const KUBELET_UNITS: [&str; 3] =
-    ["system.slice/kubelet.service", "system.slice/k3s.service", "system.slice/k3s-agent.service"];
-/// Units of container runtimes.
-pub const RUNTIME_UNITS: [&str; 3] =
-    ["system.slice/containerd.service", "system.slice/crio.service", "system.slice/docker.service"];
-
 /// Where secrets are on this node, and whose work it is to read them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretsConfig {
@@ -125,6 +119,8 @@ impl Volumes {
         let at = now();
         if left_out > 0 {
             scan.problems.push(format!("the kernel has no room for {left_out} volumes or files"));
+            // Nobody may call them never read.
+            scan.volumes.retain(|facts| sensor.watches(facts));
         }
         let known = std::mem::take(&mut self.since);
         for facts in &mut scan.volumes {

@@ -3,7 +3,7 @@
 //! In: targets, how many, and from which sockets. Out: how each ended. A refusal is seen only on a
 //! connected socket, as the kernel has it; on a shared one it counts as unanswered.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,11 +22,11 @@ pub(super) fn perform(task: &Send) -> anyhow::Result<Counts> {
                 None => open(task, *target)?,
             },
             Sockets::Connected => connected(task, *target)?,
-            Sockets::PerDatagram => open(task, *target)?,
+            Sockets::PerDatagram | Sockets::Numbered(_) => open(task, *target)?,
         };
         sockets.push(socket);
     }
-    if task.sockets != Sockets::PerDatagram {
+    if matches!(task.sockets, Sockets::Connected | Sockets::Shared) {
         counts.pairs = length(task.targets.len());
     }
     for _ in 0..task.count {
@@ -36,6 +36,11 @@ pub(super) fn perform(task: &Send) -> anyhow::Result<Counts> {
                 Sockets::PerDatagram => {
                     counts.pairs += 1;
                     exchange(task, *target, &connected(task, *target)?, &mut counts);
+                }
+                Sockets::Numbered(first) => {
+                    counts.pairs += 1;
+                    let port = first + u16::try_from(counts.attempts - 1)?;
+                    exchange(task, *target, &numbered(task, *target, port)?, &mut counts);
                 }
                 Sockets::Connected | Sockets::Shared => {
                     exchange(task, *target, socket, &mut counts);
@@ -51,7 +56,7 @@ fn exchange(task: &Send, target: SocketAddr, socket: &UdpSocket, counts: &mut Co
     let datagram = vec![b'q'; task.datagram_bytes];
     let sent = match task.sockets {
         Sockets::Shared => socket.send_to(&datagram, target),
-        Sockets::Connected | Sockets::PerDatagram => socket.send(&datagram),
+        Sockets::Connected | Sockets::PerDatagram | Sockets::Numbered(_) => socket.send(&datagram),
     };
     counts.sent_bytes += sent.as_ref().map_or(0, |&bytes| length(bytes));
     let mut buffer = [0; 65_536];
@@ -76,6 +81,17 @@ fn exchange(task: &Send, target: SocketAddr, socket: &UdpSocket, counts: &mut Co
 
 fn connected(task: &Send, target: SocketAddr) -> anyhow::Result<UdpSocket> {
     let socket = open(task, target)?;
+    socket.connect(target).with_context(|| format!("no way to {target}"))?;
+    Ok(socket)
+}
+
+fn numbered(task: &Send, target: SocketAddr, port: u16) -> anyhow::Result<UdpSocket> {
+    let any: IpAddr = match target {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let socket = socket::bound((any, port).into(), task.lite)?;
+    socket.set_read_timeout(Some(Duration::from_millis(task.timeout_ms.max(1))))?;
     socket.connect(target).with_context(|| format!("no way to {target}"))?;
     Ok(socket)
 }

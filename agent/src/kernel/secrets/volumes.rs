@@ -57,6 +57,21 @@ impl Volumes {
         left_out
     }
 
+    /// Whether the kernel counts on all of it.
+    pub(super) fn has(&self, facts: &VolumeFacts) -> bool {
+        let device = facts.id.device;
+        let is_there = self.volumes.known.contains_key(&device);
+        let has_file = |inode| {
+            let file = WatchedFile { inode, device, reserved: 0 };
+            self.files.known.contains_key(&FileKey(file))
+        };
+        is_there
+            && match facts.owner {
+                VolumeOwner::Pod { .. } => true,
+                VolumeOwner::Node { .. } => facts.files.iter().all(|file| has_file(file.inode)),
+            }
+    }
+
     /// Last: a bit without its volume costs one lookup more, and one too early would be no harm.
     fn set_bits(&mut self) {
         let bits = bits(self.volumes.known.keys().copied());
