@@ -83,15 +83,15 @@ struct SecretArgs {
           default_values = RUNTIME_UNITS, env = "PARAPET_RUNTIME_CGROUP", value_delimiter = ',',
           value_parser = unit)]
     runtime_units: Vec<String>,
-    /// By what opens may be seen, the best that the kernel takes being used: lsm, fentry, kprobe and
-    /// syscalls, or `none` to watch no secrets. Without `syscalls` no system call of this node ever
-    /// takes longer than before
+    /// By what opens may be seen, the best that the kernel takes being used: lsm, fentry, kprobe
+    /// and syscalls, or `none` to watch no secrets. Without `syscalls` no system call of this node
+    /// ever takes longer than before
     #[arg(long = "secret-hooks", help_heading = SECRETS, value_name = "HOOKS",
           default_value = "lsm,fentry,kprobe,syscalls", env = "PARAPET_SECRET_HOOKS",
           value_parser = hooks)]
     hooks: Hooks,
-    /// How often to look for descriptors that were passed on, and mappings: 30s, 5m. It goes through
-    /// everything that the node's processes have open
+    /// How often to look for descriptors that were passed on, and mappings: 30s, 5m. It goes
+    /// through everything that the node's processes have open
     #[arg(long = "sweep-every", help_heading = SECRETS, value_name = "TIME", default_value = "30s",
           env = "PARAPET_SWEEP_EVERY", value_parser = duration)]
     sweep_every: Duration,
