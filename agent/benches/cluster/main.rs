@@ -49,7 +49,7 @@ fn table() {
         Ok(size) => vec![size.parse().unwrap()],
         Err(_) => SIZES.to_vec(),
     };
-    println!("memory is resident memory less that of the same process without pods; x of steady");
+    println!("memory is anonymous memory less that of the same process without pods; x of steady");
     println!(
         "{:>7} {:>6} {:>6} {:>6} {:>7} {:>10} {:>7} | {:>9} {:>7} {:>6}",
         "pods",
