@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Raised with every change to a struct, a constant or the meaning of a field in this crate.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Name of the plain hash that leads from a [`FlowKey`] to its slot number (`u32`).
 pub const MAP_FLOWS: &str = "FLOWS";
@@ -105,12 +105,12 @@ pub const DIRECTION_EGRESS: u8 = 1;
 pub const DIRECTION_INGRESS: u8 = 2;
 
 /// [`FlowSlot::state`] of a slot nobody may read.
-pub const SLOT_FREE: u32 = 0;
+pub const SLOT_FREE: u8 = 0;
 /// [`FlowSlot::state`] of a slot whose key and counters are valid.
-pub const SLOT_LIVE: u32 = 1;
+pub const SLOT_LIVE: u8 = 1;
 /// [`FlowSlot::state`] of a slot that the agent takes back: its counters are valid, and nobody may
 /// begin to use it.
-pub const SLOT_LEAVING: u32 = 2;
+pub const SLOT_LEAVING: u8 = 2;
 
 /// Bit of a [`ServicePort`]'s value: its connections are counted one by one, because its backends
 /// are not alike and only the tuple tells which of them a connection went to.
@@ -221,20 +221,27 @@ pub struct FlowKey {
     pub local_port: u16,
 }
 
-/// One flow's counters. The kernel adds, the agent reads through shared memory and never writes
-/// while the slot is live.
-#[repr(C)]
+/// One flow and its counters. The kernel adds, the agent reads through shared memory and never
+/// writes while the slot is live.
+///
+/// One cache line for every packet, one for how attempts end, one for what is written once: memory
+/// is most of what a packet costs whose flow was not seen for a while.
+#[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSlot {
-    /// The flow these counters belong to.
-    pub key: FlowKey,
+    /// See [`FlowKey::peer_addr`].
+    pub peer_addr: [u8; 16],
     /// Raised by the agent each time it frees the slot, so that sockets notice their cached number
     /// is stale.
     pub generation: u32,
-    /// [`SLOT_FREE`] or [`SLOT_LIVE`]; written last by the kernel.
-    pub state: u32,
-    /// Nanoseconds on the monotonic clock.
-    pub first_seen_ns: u64,
+    /// [`SLOT_FREE`], [`SLOT_LIVE`] or [`SLOT_LEAVING`]; written last by the kernel.
+    pub state: u8,
+    /// See [`FlowKey::protocol`].
+    pub protocol: u8,
+    /// See [`FlowKey::family`].
+    pub family: u8,
+    /// One of the `DIRECTION_*` constants.
+    pub direction: u8,
     /// Nanoseconds on the monotonic clock, coarse (a few milliseconds).
     pub last_seen_ns: u64,
     /// Packets from the local socket, as the IP layer handed them over (before segmentation
@@ -246,6 +253,7 @@ pub struct FlowSlot {
     pub received_packets_total: u64,
     /// Bytes of those with their IP headers.
     pub received_bytes_total: u64,
+
     /// Times the initiator began: TCP connections opened, UDP socket pairs.
     pub attempts_total: u64,
     /// Attempts the responder answered: completed TCP handshakes, UDP pairs with a packet back.
@@ -261,8 +269,36 @@ pub struct FlowSlot {
     /// Nanoseconds from the first SYN to its SYN-ACK, summed over the answered attempts of TCP that
     /// we began.
     pub handshake_ns_total: u64,
-    /// Our own address in the first packet, in the form of `key.peer_addr`.
+    /// cgroup2 id of the local socket.
+    pub cgroup_id: u64,
+
+    /// Nanoseconds on the monotonic clock.
+    pub first_seen_ns: u64,
+    /// Our own address in the first packet, in the form of `peer_addr`.
     pub local_addr: [u8; 16],
+    /// See [`FlowKey::service_port`].
+    pub service_port: u16,
+    /// See [`FlowKey::local_port`].
+    pub local_port: u16,
+    /// Always zero.
+    pub reserved: [u32; 9],
+}
+
+impl FlowSlot {
+    /// The flow these counters belong to.
+    #[must_use]
+    pub const fn key(&self) -> FlowKey {
+        FlowKey {
+            cgroup_id: self.cgroup_id,
+            peer_addr: self.peer_addr,
+            service_port: self.service_port,
+            protocol: self.protocol,
+            family: self.family,
+            direction: self.direction,
+            reserved: 0,
+            local_port: self.local_port,
+        }
+    }
 }
 
 /// A port of a Service, as a client asks for it. Its value is `SERVICE_*` bits.
@@ -492,12 +528,13 @@ const _: () = assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
 const _: () = assert!(core::mem::offset_of!(FlowKey, service_port) == 24);
 const _: () = assert!(core::mem::offset_of!(FlowKey, direction) == 28);
 const _: () = assert!(core::mem::offset_of!(FlowKey, local_port) == 30);
-const _: () = assert!(size_of::<FlowSlot>() == 160 && align_of::<FlowSlot>() == 8);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, generation) == 32);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, state) == 36);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, first_seen_ns) == 40);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, attempts_total) == 88);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, local_addr) == 144);
+const _: () = assert!(size_of::<FlowSlot>() == 192 && align_of::<FlowSlot>() == 64);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, generation) == 16);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, state) == 20);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, last_seen_ns) == 24);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, attempts_total) == 64);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, first_seen_ns) == 128);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, local_port) == 154);
 const _: () = assert!(size_of::<ServicePort>() == 24 && align_of::<ServicePort>() == 8);
 const _: () = assert!(size_of::<Share>() == 16);
 const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Pair>() == 32);

@@ -41,6 +41,13 @@ pub fn packet_received(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn observe(ctx: &SkBuffContext, way: Way) {
+    // Before the headers are read: what is remembered of a socket that was quiet for a while comes
+    // from memory, and the processor reads headers while it waits.
+    let sk = socket::of(ctx);
+    let state = sk.and_then(socket::state);
+    if let Some(state) = state {
+        touch(state);
+    }
     let mut packet = Packet::new(ctx, way);
     match packet::parse(ctx, &mut packet) {
         Parsed::Flow => {}
@@ -49,10 +56,10 @@ fn observe(ctx: &SkBuffContext, way: Way) {
         Parsed::Error => return pair::observe_error(ctx, &mut packet),
         Parsed::Infrastructure => return,
     }
-    let Some(sk) = socket::of(ctx) else {
+    let Some(sk) = sk else {
         return count::lost(STAGE_NO_SOCKET);
     };
-    let Some(state) = socket::state(sk) else {
+    let Some(state) = state else {
         let is_whole = socket::whole(sk).is_some();
         return count::lost(if is_whole { STAGE_SOCKET_STORAGE } else { STAGE_NO_SOCKET });
     };
@@ -64,6 +71,17 @@ fn observe(ctx: &SkBuffContext, way: Way) {
     let direction = opaque::zero(ctx).u8(decision.direction);
     settle(ctx, &packet, state, decision);
     names::answer(ctx, &packet, direction);
+}
+
+/// Has the processor fetch the slot that a socket remembers.
+#[inline(always)]
+fn touch(state: *mut SocketState) {
+    // SAFETY: a live map value; one aligned word, read whole.
+    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    if let Some(slot) = slot(cached.slot()) {
+        // SAFETY: a live map value.
+        unsafe { core::ptr::read_volatile(&raw const (*slot).generation) };
+    }
 }
 
 /// What a packet means, said before it is counted.
@@ -170,12 +188,9 @@ pub fn cached_slot(ctx: &SkBuffContext, cached: CachedFlow, packet: &Packet, dir
     let Some(slot) = remembered(cached) else { return NO_SLOT };
     // SAFETY: a live map value.
     let same = unsafe {
-        // An early touch of the slot's second cache line, which `add` is about to lock: it comes
-        // from memory at the same time as the first one, and not after it.
-        core::ptr::read_volatile(&raw const (*slot).received_bytes_total);
-        same_address(&raw const (*slot).key.peer_addr, &packet.peer)
-            && (*slot).key.protocol == packet.protocol
-            && (direction == ANY_DIRECTION || (*slot).key.direction == direction)
+        same_address(&raw const (*slot).peer_addr, &packet.peer)
+            && (*slot).protocol == packet.protocol
+            && (direction == ANY_DIRECTION || (*slot).direction == direction)
     };
     // One value for the verifier, however the comparison ended.
     opaque::zero(ctx).u32(if same { number } else { NO_SLOT })
@@ -299,7 +314,13 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, packet: &Packet) -> Result<u32,
     let Some(slot) = SLOTS.get_ptr_mut(number) else { return Err(STAGE_FLOW_TABLE_FULL) };
     // SAFETY: a live map value; nobody else has this number until it is in FLOWS.
     let generation = unsafe {
-        (*slot).key = *key;
+        (*slot).cgroup_id = key.cgroup_id;
+        (*slot).peer_addr = key.peer_addr;
+        (*slot).service_port = key.service_port;
+        (*slot).protocol = key.protocol;
+        (*slot).family = key.family;
+        (*slot).direction = key.direction;
+        (*slot).local_port = key.local_port;
         (*slot).first_seen_ns = packet.time_ns;
         (*slot).last_seen_ns = packet.time_ns;
         (*slot).local_addr = bytes(packet::local_address(ctx, packet));

@@ -101,7 +101,7 @@ fn of_socket(
     cached: CachedFlow,
 ) -> Decision {
     // SAFETY: a live map value.
-    let direction = unsafe { (*slot).key.direction };
+    let direction = unsafe { (*slot).direction };
     let (marks, answered) = marks(direction, packet, cached.answered());
     if answered != cached.answered()
         && let Some(pair) = known(ctx, packet, state)
@@ -293,7 +293,7 @@ pub fn keep(
             Some(old) => {
                 // SAFETY: a live map value.
                 let (peer_addr, direction) =
-                    unsafe { ((*old).key.peer_addr, (*old).key.direction) };
+                    unsafe { ((*old).peer_addr, (*old).direction) };
                 let old_key = PairKey { peer_addr, peer_port: before.peer_port(), ..new_key };
                 insert(ctx, &old_key, direction, before);
             }

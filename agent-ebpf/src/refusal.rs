@@ -100,10 +100,10 @@ fn refused(state: *mut SocketState, is_port: bool, is_final: bool, taken: bool) 
     let Some(slot) = flow::remembered(cached) else { return };
     // SAFETY: live map values.
     unsafe {
-        if (*slot).key.direction != DIRECTION_EGRESS {
+        if (*slot).direction != DIRECTION_EGRESS {
             return;
         }
-        match (*slot).key.protocol {
+        match (*slot).protocol {
             // What was taken may have been a time-out, but not before a SYN was sent again.
             IPPROTO_TCP
                 if (*state).phase == PHASE_OPENING && !(taken && (*state).repeated_syns > 0) =>

@@ -139,7 +139,7 @@ impl SharedSlots {
     #[expect(unsafe_code, reason = "the kernel reads this memory meanwhile")]
     fn hide(&mut self, number: u32) {
         if let Some(slot) = self.pointer(number) {
-            // SAFETY: inside of the mapping; one aligned word.
+            // SAFETY: inside of the mapping; one byte.
             unsafe { (&raw mut (*slot.as_ptr()).state).write_volatile(SLOT_LEAVING) }
         }
     }
@@ -209,7 +209,7 @@ impl Slots {
                 self.seen(number);
             }
             if slot.state == SLOT_LEAVING {
-                self.forget_key(&slot.key, number);
+                self.forget_key(&slot.key(), number);
                 if let Some(taken) = self.taken.get_mut(&number) {
                     taken.leaving_since_ns = Some(now_ns);
                 }
@@ -259,7 +259,7 @@ impl Slots {
     pub(super) fn by_cgroup(&mut self) -> HashMap<u64, u64> {
         let mut counts = HashMap::new();
         for slot in self.taken.keys().filter_map(|number| self.shared.read(*number)) {
-            *counts.entry(slot.key.cgroup_id).or_default() += 1;
+            *counts.entry(slot.cgroup_id).or_default() += 1;
         }
         counts
     }
@@ -323,13 +323,13 @@ impl Slots {
                 let generation = slot.generation.wrapping_add(1);
                 self.shared.write(*number, FlowSlot { generation, ..empty() });
                 freed.push(*number);
-                *self.returned.entry(slot.key.cgroup_id).or_default() += 1;
+                *self.returned.entry(slot.cgroup_id).or_default() += 1;
             } else if clock.monotonic_ns().saturating_sub(slot.last_seen_ns) > idle_ns
                 && slot.state == SLOT_LIVE
             {
                 // This order: who is killed between the two leaves a slot that is seen to leave.
                 self.shared.hide(*number);
-                hidden.push((slot.key, *number));
+                hidden.push((slot.key(), *number));
                 taken.leaving_since_ns = Some(self.read_ns);
             }
         }
@@ -356,19 +356,12 @@ impl Slots {
 
 fn empty() -> FlowSlot {
     FlowSlot {
-        key: FlowKey {
-            cgroup_id: 0,
-            peer_addr: [0; 16],
-            service_port: 0,
-            protocol: 0,
-            family: 0,
-            direction: 0,
-            reserved: 0,
-            local_port: 0,
-        },
+        peer_addr: [0; 16],
         generation: 0,
         state: SLOT_FREE,
-        first_seen_ns: 0,
+        protocol: 0,
+        family: 0,
+        direction: 0,
         last_seen_ns: 0,
         sent_packets_total: 0,
         sent_bytes_total: 0,
@@ -381,7 +374,12 @@ fn empty() -> FlowSlot {
         refused_route_total: 0,
         closed_total: 0,
         handshake_ns_total: 0,
+        cgroup_id: 0,
+        first_seen_ns: 0,
         local_addr: [0; 16],
+        service_port: 0,
+        local_port: 0,
+        reserved: [0; 9],
     }
 }
 
@@ -422,14 +420,14 @@ fn record(
         leaving_since_ns: taken.leaving_since_ns,
     };
     Some(FlowRecord {
-        cgroup_id: slot.key.cgroup_id,
-        peer: address(slot.key.family, slot.key.peer_addr)?,
-        local_addr: address(slot.key.family, slot.local_addr).filter(|own| !own.is_unspecified()),
-        local_port: NonZeroU16::new(slot.key.local_port),
+        cgroup_id: slot.cgroup_id,
+        peer: address(slot.family, slot.peer_addr)?,
+        local_addr: address(slot.family, slot.local_addr).filter(|own| !own.is_unspecified()),
+        local_port: NonZeroU16::new(slot.local_port),
         translation: parapet_core::identity::Translation::default(),
-        service_port: slot.key.service_port,
-        protocol: Protocol(slot.key.protocol),
-        direction: match slot.key.direction {
+        service_port: slot.service_port,
+        protocol: Protocol(slot.protocol),
+        direction: match slot.direction {
             DIRECTION_EGRESS => Some(Direction::Egress),
             DIRECTION_INGRESS => Some(Direction::Ingress),
             _ => None,
