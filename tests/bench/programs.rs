@@ -35,7 +35,6 @@ const EMPTY: usize = 0;
 const FLOOR: usize = 1;
 const SENT: usize = 2;
 const RECEIVED: usize = 3;
-const MEMORY: usize = 4;
 
 /// Nanoseconds a run of each program, in one round.
 type Round = [f64; PROGRAMS.len()];
@@ -130,7 +129,6 @@ fn report(name: &str, rounds: &[Round]) -> f64 {
             .with("over_empty", middle(&|round| round[program] / round[EMPTY]))
             .with("ns_a_run", middle(&|round| round[program]))
             .with("floor_ns_a_run", middle(&|round| round[FLOOR]))
-            .with("socket_memory_ns_a_run", middle(&|round| round[MEMORY]))
             .with("rounds", number(rounds.len() as u64))
             .print();
     }

@@ -65,6 +65,9 @@ const PINNED: [&str; 12] = [
     MAP_NAMES,
 ];
 
+/// Maps with room for as many flows as there may be.
+pub(super) const FLOW_MAPS: [&str; 3] = [MAP_FLOWS, MAP_SLOTS, MAP_FREE_SLOTS];
+
 /// The object in the kernel.
 pub(super) struct Loaded {
     pub(super) programs: Ebpf,
@@ -159,14 +162,16 @@ pub(super) struct Opened {
 }
 
 pub(super) fn open(config: &KernelConfig, pins: Option<&Pins>) -> Result<Opened, LoadError> {
-    open_verbose(config, pins, VerifierLogLevel::default())
+    open_as(config, pins, VerifierLogLevel::default(), &FLOW_MAPS)
 }
 
-/// `log` is what the verifier says of a program that is refused.
-pub(super) fn open_verbose(
+/// `log` is what the verifier says of a program that is refused, `flow_maps` have room for as many
+/// flows as there may be.
+pub(super) fn open_as(
     config: &KernelConfig,
     pins: Option<&Pins>,
     log: VerifierLogLevel,
+    flow_maps: &[&str],
 ) -> Result<Opened, LoadError> {
     let no_btf = |problem: String| LoadError {
         missing: format!("{BTF_PATH}: {problem}"),
@@ -186,7 +191,7 @@ pub(super) fn open_verbose(
     );
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf)).verifier_log_level(log);
-    for map in [MAP_FLOWS, MAP_SLOTS, MAP_FREE_SLOTS] {
+    for map in flow_maps {
         loader.map_max_entries(map, config.flows_max);
     }
     let share = config.flows_max.div_ceil(config.share_divisor.max(1));

@@ -78,7 +78,7 @@ pub fn instructions_by_log() -> Result<Vec<(&'static str, u32)>, String> {
     let config = KernelConfig { flows_max: 1, pin_root: None, ..KernelConfig::default() };
     // The statistics alone: the whole walk is megabytes of text.
     let load::Opened { mut programs, btf, .. } =
-        load::open_verbose(&config, None, VerifierLogLevel::STATS)
+        load::open_as(&config, None, VerifierLogLevel::STATS, &load::FLOW_MAPS)
             .map_err(|error| error.to_string())?;
     let limit = getrlimit(Resource::Nofile);
     let none = Rlimit { current: Some(0), maximum: limit.maximum };
