@@ -5,7 +5,7 @@
 //! number into the instruction before the programs are loaded, or, on an older kernel, a move that
 //! is never reached.
 
-use crate::secret::Pointer;
+use crate::structs::Pointer;
 
 /// Whether the kernel has the function, and the type to cast to; set by the agent.
 #[unsafe(no_mangle)]

@@ -2,14 +2,14 @@
 //! when its packets are judged. The event is written before the maker of the cgroup can put a
 //! process in it.
 
-use aya_ebpf::{
-    helpers::bpf_probe_read_kernel, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use parapet_common::{CgroupEvent, EVENT_CGROUP_CREATED, EVENT_CGROUP_REMOVED};
 
-use crate::{emit, maps::Offset};
-
-type Pointer = *const core::ffi::c_void;
+use crate::{
+    emit,
+    maps::Offset,
+    structs::{Pointer, read},
+};
 
 /// tracepoint cgroup:cgroup_mkdir(struct cgroup *, const char *path).
 #[btf_tracepoint(function = "cgroup_mkdir")]
@@ -23,12 +23,6 @@ pub fn cgroup_created(ctx: BtfTracePointContext) -> i32 {
 pub fn cgroup_removed(ctx: BtfTracePointContext) -> i32 {
     report(&ctx, EVENT_CGROUP_REMOVED);
     0
-}
-
-#[inline(always)]
-fn read<T>(base: Pointer, offset: Offset) -> Option<T> {
-    // SAFETY: the helper fails on a bad address, it does not fault.
-    unsafe { bpf_probe_read_kernel(base.byte_add(offset.bytes()).cast::<T>()).ok() }
 }
 
 #[inline(always)]

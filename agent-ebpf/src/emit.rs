@@ -1,15 +1,12 @@
 //! The only writer of the event ring: facts in, events out, failures counted.
 
-use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes},
-};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes};
 use parapet_common::{
     CGROUP_PATH_BYTES_MAX, CgroupEvent, EVENT_FLOW_SEEN, EVENTS_BYTES, EventHeader, FlowSeen,
     STAGE_RING_FULL,
 };
 
-use crate::{count, maps::EVENTS};
+use crate::{count, maps::EVENTS, ring};
 
 #[repr(C)]
 struct FlowSeenEvent {
@@ -25,17 +22,6 @@ struct CgroupPathEvent {
     path: [u8; CGROUP_PATH_BYTES_MAX + 8],
 }
 
-/// The agent reads on a timer; it is only woken when the ring is filling faster than that. A forced
-/// wake-up costs about two hundred times as much as the event itself.
-#[inline(always)]
-fn wake_up() -> u64 {
-    if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(EVENTS_BYTES / 4) {
-        u64::from(BPF_RB_FORCE_WAKEUP)
-    } else {
-        u64::from(BPF_RB_NO_WAKEUP)
-    }
-}
-
 pub fn flow_seen(body: FlowSeen) {
     let Some(mut entry) = EVENTS.reserve::<FlowSeenEvent>(0) else {
         return count::lost(STAGE_RING_FULL);
@@ -49,7 +35,7 @@ pub fn flow_seen(body: FlowSeen) {
         },
         body,
     });
-    entry.submit(wake_up());
+    entry.submit(ring::wake_up(&EVENTS, EVENTS_BYTES));
 }
 
 /// `path` is a kernel string.
@@ -75,5 +61,5 @@ pub fn cgroup(kind: u32, body: CgroupEvent, path: *const u8) {
             time_ns: bpf_ktime_get_ns(),
         };
     }
-    entry.submit(wake_up());
+    entry.submit(ring::wake_up(&EVENTS, EVENTS_BYTES));
 }

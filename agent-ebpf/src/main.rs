@@ -23,12 +23,14 @@ mod packet;
 mod pair;
 mod refusal;
 mod rewrite;
+mod ring;
 mod secret;
 mod secret_held;
 mod secret_opens;
 mod secret_uses;
 mod share;
 mod socket;
+mod structs;
 mod tcp;
 
 /// Some helpers are for GPL-compatible programs only.

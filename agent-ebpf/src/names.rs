@@ -4,7 +4,6 @@
 //! It reads nothing of DNS itself and asks nothing of a packet but that it comes from port 53.
 
 use aya_ebpf::{
-    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_skb_cgroup_id, bpf_skb_load_bytes},
     programs::SkBuffContext,
 };
@@ -18,6 +17,7 @@ use crate::{
     maps::{DnsEvent, NAMES, NAMES_SCRATCH},
     opaque,
     packet::{IPPROTO_TCP, IPPROTO_UDP, Packet, Way},
+    ring,
     socket,
 };
 
@@ -106,7 +106,7 @@ fn piece(ctx: &SkBuffContext, event: *mut DnsEvent, offset: u32, left: u32) -> u
         core::ptr::write_volatile(last, length + fixed);
         let whole = (length + fixed) as usize + size_of::<EventHeader>();
         let whole = core::slice::from_raw_parts(event.cast::<u8>(), whole);
-        if NAMES.output::<[u8]>(whole, wake_up()).is_err() {
+        if NAMES.output::<[u8]>(whole, ring::wake_up(&NAMES, NAMES_BYTES)).is_err() {
             count::lost(STAGE_NAMES_FULL);
         }
     }
@@ -139,14 +139,4 @@ fn transport(ctx: &SkBuffContext, protocol: u8) -> Option<usize> {
     }
     let next: u8 = ctx.load(IPV6_NEXT_HEADER).ok()?;
     if next == protocol { Some(IPV6_HEADER_BYTES) } else { None }
-}
-
-/// As for the events: the agent reads on a timer unless the ring fills faster.
-#[inline(always)]
-fn wake_up() -> u64 {
-    if NAMES.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(NAMES_BYTES / 4) {
-        u64::from(BPF_RB_FORCE_WAKEUP)
-    } else {
-        u64::from(BPF_RB_NO_WAKEUP)
-    }
 }

@@ -7,8 +7,8 @@
 //! bpf_sock_from_file and socket storage in iterators are Linux 5.11).
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE, file},
-    helpers::{bpf_probe_read_kernel, bpf_sk_storage_get, bpf_sock_from_file},
+    bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE},
+    helpers::{bpf_sk_storage_get, bpf_sock_from_file},
 };
 
 use crate::{
@@ -18,24 +18,13 @@ use crate::{
         PHASE_NEW, PHASE_OLDER, PHASE_OLDER_CONNECTED, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS,
         STATE_ESTABLISHED, STATE_LISTEN,
     },
+    structs::{self, Pointer, TaskFile, read},
 };
-
-/// `struct bpf_iter__task_file` of kernel/bpf/task_iter.c: what the kernel promises to iterators,
-/// each pointer in a word of its own.
-#[repr(C)]
-pub struct TaskFile {
-    meta: u64,
-    task: u64,
-    descriptor: u64,
-    file: *mut file,
-}
 
 /// States of include/net/tcp_states.h in which the other side has closed and we have not.
 const STATE_CLOSE_WAIT: u32 = 8;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
-
-type Pointer = *mut core::ffi::c_void;
 
 /// A socket as it is looked at.
 struct Older {
@@ -85,7 +74,7 @@ pub extern "C" fn older_connections(ctx: *mut TaskFile) -> i32 {
     let state = unsafe {
         bpf_sk_storage_get(
             SOCKETS.as_ptr(),
-            socket.sk,
+            socket.sk.cast_mut(),
             core::ptr::null_mut(),
             u64::from(BPF_SK_STORAGE_GET_F_CREATE),
         )
@@ -116,12 +105,12 @@ fn socket(ctx: *mut TaskFile) -> Option<Older> {
         return None;
     }
     // SAFETY: a file the kernel handed over.
-    let socket: Pointer = unsafe { bpf_sock_from_file(file).cast() };
+    let socket: Pointer = unsafe { bpf_sock_from_file(file.cast_mut().cast()).cast_const().cast() };
     if socket.is_null() {
         return None;
     }
-    // SAFETY: a typed load: the verifier knows the struct and the field, a fault reads zero.
-    let sk: Pointer = unsafe { *socket.byte_add(Offset::SocketSk.bytes()).cast::<Pointer>() };
+    // SAFETY: the verifier knows what the helper returns.
+    let sk: Pointer = unsafe { structs::load(socket, Offset::SocketSk) };
     if sk.is_null() {
         return None;
     }
@@ -139,10 +128,4 @@ fn socket(ctx: *mut TaskFile) -> Option<Older> {
         peer_port,
         protocol: read(sk, Offset::SockProtocol)?,
     })
-}
-
-#[inline(always)]
-fn read<T>(base: Pointer, offset: Offset) -> Option<T> {
-    // SAFETY: the helper fails on a bad address, it does not fault.
-    unsafe { bpf_probe_read_kernel(base.byte_add(offset.bytes()).cast::<T>()).ok() }
 }

@@ -5,9 +5,7 @@
 //! its attempt `unanswered`.
 
 use aya_ebpf::{
-    helpers::{bpf_probe_read_kernel, bpf_sk_storage_get},
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
+    helpers::bpf_sk_storage_get, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
 use parapet_common::DIRECTION_EGRESS;
 
@@ -16,6 +14,7 @@ use crate::{
     maps::{Offset, SOCKETS, SocketState},
     packet::IPPROTO_TCP,
     socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_REFUSED},
+    structs::{Pointer, read, within},
 };
 
 /// errno of include/uapi/asm-generic/errno.h that ICMP unreachable codes turn into.
@@ -30,21 +29,19 @@ const ENOPROTOOPT: i32 = 92;
 
 #[btf_tracepoint(function = "inet_sk_error_report")]
 pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
-    let sk: *mut core::ffi::c_void = ctx.arg(0);
+    let sk: Pointer = ctx.arg(0);
     // SAFETY: the tracepoint's argument is a trusted socket; nothing is created.
     let state = unsafe {
-        bpf_sk_storage_get(SOCKETS.as_ptr(), sk, core::ptr::null_mut(), 0).cast::<SocketState>()
+        bpf_sk_storage_get(SOCKETS.as_ptr(), sk.cast_mut(), core::ptr::null_mut(), 0)
+            .cast::<SocketState>()
     };
     if state.is_null() {
         return 0;
     }
-    // SAFETY: reads of kernel memory by the helper fail, they do not fault.
-    let error =
-        unsafe { bpf_probe_read_kernel(sk.byte_add(Offset::SockErr.bytes()).cast::<i32>()) };
-    let (error, is_final) = match error {
-        Ok(0) => (queued(sk), false),
-        Ok(error) => (error, true),
-        Err(_) => return 0,
+    let (error, is_final) = match read::<i32>(sk, Offset::SockErr) {
+        Some(0) => (queued(sk), false),
+        Some(error) => (error, true),
+        None => return 0,
     };
     match error {
         ECONNREFUSED | ENOPROTOOPT => refused(state, true, is_final, false),
@@ -63,23 +60,15 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
 /// that is being made the kernel queues the error first, and only then makes it the socket's
 /// (tcp_v4_err, Linux 5.9), if the socket is not in use just then.
 #[inline(always)]
-fn queued(sk: *mut core::ffi::c_void) -> i32 {
-    // SAFETY: reads of kernel memory by the helper fail, they do not fault.
-    unsafe {
-        let queue = sk.byte_add(Offset::SockErrorQueue.bytes());
-        let prev = queue.byte_add(Offset::SkBuffHeadPrev.bytes());
-        let Ok(newest) = bpf_probe_read_kernel(prev.cast::<*mut core::ffi::c_void>()) else {
-            return 0;
-        };
-        if newest == queue {
-            return 0;
-        }
-        let control = newest.byte_add(Offset::SkBuffCb.bytes());
-        let error = control.byte_add(Offset::ExtendedError.bytes());
-        match bpf_probe_read_kernel(error.cast::<ExtendedError>()) {
-            Ok(error) if matches!(error.origin, ORIGIN_ICMP | ORIGIN_ICMP6) => error.errno,
-            _ => 0,
-        }
+fn queued(sk: Pointer) -> i32 {
+    let queue = within(sk, Offset::SockErrorQueue);
+    let newest = read::<Pointer>(queue, Offset::SkBuffHeadPrev).filter(|newest| *newest != queue);
+    let error = newest.and_then(|newest| {
+        read::<ExtendedError>(within(newest, Offset::SkBuffCb), Offset::ExtendedError)
+    });
+    match error {
+        Some(error) if matches!(error.origin, ORIGIN_ICMP | ORIGIN_ICMP6) => error.errno,
+        _ => 0,
     }
 }
 

@@ -6,8 +6,8 @@
 //! touched.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes},
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_ktime_get_ns, bpf_probe_read_kernel_str_bytes},
 };
 use parapet_common::{
     COMM_BYTES, EVENT_SECRET_SEEN, EventHeader, ReadCounts, ReadKey, ReaderShare, SECRETS_BYTES,
@@ -22,9 +22,9 @@ use crate::{
         self, Offset, READERS, READERS_RETURNED, READS, SECRETS, VOLUME_BITS, VOLUMES,
         WATCHED_FILES,
     },
+    ring, share,
+    structs::{Pointer, load, read, within},
 };
-
-pub type Pointer = *const core::ffi::c_void;
 
 /// What was done with a file.
 pub const OPENED: u32 = 0;
@@ -45,24 +45,6 @@ const TMPFS_MAGIC: u64 = 0x0102_1994;
 struct SecretEvent {
     header: EventHeader,
     body: SecretSeen,
-}
-
-/// Reads a member of a struct by the helper, which fails on a bad address and does not fault.
-#[inline(always)]
-pub fn read<T>(base: Pointer, offset: Offset) -> Option<T> {
-    // SAFETY: as above.
-    unsafe { bpf_probe_read_kernel(base.byte_add(offset.bytes()).cast::<T>()).ok() }
-}
-
-/// Reads a member of a struct that the verifier knows the type of: one instruction, and a fault
-/// reads zero.
-///
-/// # Safety
-/// `base` is a pointer that the verifier knows.
-#[inline(always)]
-pub unsafe fn load<T: Copy>(base: Pointer, offset: Offset) -> T {
-    // SAFETY: the caller's promise.
-    unsafe { core::ptr::read_volatile(base.byte_add(offset.bytes()).cast::<T>()) }
 }
 
 #[inline(always)]
@@ -206,7 +188,7 @@ fn entry(key: &ReadKey, what: u32) -> Option<*mut ReadCounts> {
     if let Some(counts) = READS.get_ptr_mut(key) {
         return Some(counts);
     }
-    let share = share(key.cgroup_id);
+    let share = share::own(&READERS, key.cgroup_id);
     // SAFETY: a live map value; the other is copied at once.
     if let Some(share) = share
         && unsafe {
@@ -248,17 +230,6 @@ fn refused(share: Option<*mut ReaderShare>, stage: u32, what: u32) {
     }
 }
 
-/// None only if more cgroups read secrets than are counted: then this one is unlimited.
-#[inline(always)]
-fn share(cgroup_id: u64) -> Option<*mut ReaderShare> {
-    if let Some(share) = READERS.get_ptr_mut(cgroup_id) {
-        return Some(share);
-    }
-    // Another CPU may have been first.
-    let _ = READERS.insert(cgroup_id, ReaderShare::default(), u64::from(BPF_NOEXIST));
-    READERS.get_ptr_mut(cgroup_id)
-}
-
 #[inline(always)]
 fn add(counts: *mut ReadCounts, what: u32) {
     // SAFETY: a live map value. The time only ever needs to be about right.
@@ -277,7 +248,7 @@ fn add(counts: *mut ReadCounts, what: u32) {
 /// Whether this cgroup may be told of once more in this second.
 #[inline(always)]
 fn may_tell(cgroup_id: u64) -> bool {
-    let Some(share) = share(cgroup_id) else { return true };
+    let Some(share) = share::own(&READERS, cgroup_id) else { return true };
     // SAFETY: a live map value, a helper without arguments. Two CPUs may tell of one too many.
     unsafe {
         let second = bpf_ktime_get_ns() / 1_000_000_000;
@@ -322,37 +293,24 @@ fn tell(key: &ReadKey, counts: *mut ReadCounts, file: Pointer, task: Pointer) {
         name(program_file(task).and_then(read_dentry), &mut (*event).body.program);
         core::ptr::write_volatile(&raw mut (*counts).is_told, 1);
     }
-    entry.submit(wake_up());
+    entry.submit(ring::wake_up(&SECRETS, SECRETS_BYTES));
 }
 
 #[inline(always)]
 fn read_dentry(file: Pointer) -> Option<Pointer> {
-    // SAFETY: only an address.
-    read(unsafe { file.byte_add(Offset::FilePath.bytes()) }, Offset::PathDentry)
+    read(within(file, Offset::FilePath), Offset::PathDentry)
 }
 
 /// The name of a folder entry, empty if it cannot be read.
 #[inline(always)]
 fn name(dentry: Option<Pointer>, to: &mut [u8]) {
     let name = dentry.and_then(|dentry| {
-        // SAFETY: only an address.
-        let name = unsafe { dentry.byte_add(Offset::DentryName.bytes()) };
-        read::<*const u8>(name, Offset::QstrName)
+        read::<*const u8>(within(dentry, Offset::DentryName), Offset::QstrName)
     });
     // SAFETY: the helper fails on a bad address, it does not fault.
     let is_read =
         name.is_some_and(|name| unsafe { bpf_probe_read_kernel_str_bytes(name, to).is_ok() });
     if !is_read && let Some(first) = to.first_mut() {
         *first = 0;
-    }
-}
-
-/// As for the other events: the agent reads on a timer unless the ring fills faster.
-#[inline(always)]
-fn wake_up() -> u64 {
-    if SECRETS.query(u64::from(BPF_RB_AVAIL_DATA)) > u64::from(SECRETS_BYTES / 4) {
-        u64::from(BPF_RB_FORCE_WAKEUP)
-    } else {
-        u64::from(BPF_RB_NO_WAKEUP)
     }
 }

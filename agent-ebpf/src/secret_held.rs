@@ -7,25 +7,9 @@
 
 use crate::{
     maps::Offset,
-    secret::{self, HELD, Pointer},
+    secret::{self, HELD},
+    structs::{self, Pointer, TaskFile, TaskVma},
 };
-
-/// `struct bpf_iter__task_file` of kernel/bpf/task_iter.c, each pointer in a word of its own.
-#[repr(C)]
-pub struct TaskFile {
-    meta: u64,
-    task: Pointer,
-    descriptor: u64,
-    file: Pointer,
-}
-
-/// `struct bpf_iter__task_vma` of the same file (Linux 5.12).
-#[repr(C)]
-pub struct TaskVma {
-    meta: u64,
-    task: Pointer,
-    vma: Pointer,
-}
 
 /// Descriptors.
 #[unsafe(no_mangle)]
@@ -47,7 +31,7 @@ pub extern "C" fn secret_held_maps(ctx: *mut TaskVma) -> i32 {
     let (task, vma) = unsafe { ((*ctx).task, (*ctx).vma) };
     if !task.is_null()
         && !vma.is_null()
-        && let Some(file) = secret::read::<Pointer>(vma, Offset::VmaFile)
+        && let Some(file) = structs::read::<Pointer>(vma, Offset::VmaFile)
         && !file.is_null()
     {
         held(file, task);

@@ -16,7 +16,8 @@ use parapet_common::{STAGE_DESCRIPTOR_GONE, STAGE_FIXED_FILE};
 use crate::{
     cast, count,
     maps::Offset,
-    secret::{self, OPENED, Pointer},
+    secret::{self, OPENED},
+    structs::{self, Pointer, within},
 };
 
 /// LSM hook file_open(struct file *): called by do_dentry_open for every open but `O_PATH`.
@@ -38,7 +39,7 @@ pub fn secret_fentry_open(ctx: FEntryContext) -> u32 {
 /// The same function for kernels that trace functions in no other way (arm64 before Linux 6.4).
 #[kprobe(function = "security_file_open")]
 pub fn secret_kprobe_open(ctx: ProbeContext) -> u32 {
-    let Some(file) = secret::read::<Pointer>(ctx.as_ptr(), Offset::RegsFirst) else { return 0 };
+    let Some(file) = structs::read::<Pointer>(ctx.as_ptr(), Offset::RegsFirst) else { return 0 };
     // SAFETY: a helper without arguments (Linux 4.8).
     let task = unsafe { aya_ebpf::helpers::generated::bpf_get_current_task() } as Pointer;
     note(file, task);
@@ -130,7 +131,7 @@ fn compat_opens(number: u32) -> bool {
 pub fn secret_syscall(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the tracepoint's argument has a type. The field has four bytes on some architectures
     // and eight on others, and these are the ones that count.
-    let number: u32 = unsafe { secret::load(ctx.arg(0), Offset::RegsSyscall) };
+    let number: u32 = unsafe { structs::load(ctx.arg(0), Offset::RegsSyscall) };
     let number = number & !X32;
     let is_native = opens(number);
     if !is_native && !compat_opens(number) {
@@ -141,7 +142,7 @@ pub fn secret_syscall(ctx: BtfTracePointContext) -> i32 {
         // SAFETY: a helper without arguments (Linux 5.11); what it returns has a type.
         unsafe {
             let task: Pointer = bpf_get_current_task_btf().cast();
-            let bits: u32 = secret::load(task, Offset::ThreadCompat);
+            let bits: u32 = structs::load(task, Offset::ThreadCompat);
             let is_compat = bits & compat_bits() != 0;
             if if is_compat { compat_opens(number) } else { is_native } {
                 returned(task, descriptor as u64);
@@ -160,17 +161,17 @@ unsafe fn returned(task: Pointer, descriptor: u64) {
     // SAFETY: the caller's promise, and what a known pointer leads to is known as well. The array
     // is one of pointers, of which the verifier knows nothing.
     unsafe {
-        let files: Pointer = secret::load(task, Offset::TaskFiles);
-        let table: Pointer = secret::load(files, Offset::FilesFdt);
-        let descriptors_max: u32 = secret::load(table, Offset::FdtMax);
-        let descriptors: *const Pointer = secret::load(table, Offset::FdtFd);
+        let files: Pointer = structs::load(task, Offset::TaskFiles);
+        let table: Pointer = structs::load(files, Offset::FilesFdt);
+        let descriptors_max: u32 = structs::load(table, Offset::FdtMax);
+        let descriptors: *const Pointer = structs::load(table, Offset::FdtFd);
         if descriptor >= u64::from(descriptors_max) {
             return count::lost(STAGE_DESCRIPTOR_GONE);
         }
         let place = descriptors.wrapping_add(descriptor as usize);
         // The verifier knows the constant and leaves out the branch that is not taken.
         let (file, device) = if cast::is_there() {
-            let file: Pointer = secret::load(cast::place_of_file(place.cast()), Offset::KiocbFile);
+            let file: Pointer = structs::load(cast::place_of_file(place.cast()), Offset::KiocbFile);
             if file.is_null() {
                 return count::lost(STAGE_DESCRIPTOR_GONE);
             }
@@ -197,7 +198,7 @@ const OP_OPENAT2: u8 = 28;
 #[btf_tracepoint(function = "io_uring_complete")]
 pub fn secret_ring_open(ctx: BtfTracePointContext) -> i32 {
     let request: Pointer = ctx.arg(1);
-    let Some(operation) = secret::read::<u8>(request, Offset::IoKiocbOpcode) else { return 0 };
+    let Some(operation) = structs::read::<u8>(request, Offset::IoKiocbOpcode) else { return 0 };
     if operation != OP_OPENAT && operation != OP_OPENAT2 {
         return 0;
     }
@@ -205,7 +206,7 @@ pub fn secret_ring_open(ctx: BtfTracePointContext) -> i32 {
     // not miss an argument that this kernel does not have.
     let result: i32 = if ring_has_cqe() == 1 {
         // SAFETY: the tracepoint's argument has a type.
-        unsafe { secret::load(ctx.arg(2), Offset::CqeResult) }
+        unsafe { structs::load(ctx.arg(2), Offset::CqeResult) }
     } else {
         ctx.arg(3)
     };
@@ -213,7 +214,7 @@ pub fn secret_ring_open(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let slot: u32 = if ring_has_slot() == 1 {
-        secret::read(request, Offset::IoOpenSlot).unwrap_or(0)
+        structs::read(request, Offset::IoOpenSlot).unwrap_or(0)
     } else {
         0
     };
@@ -240,16 +241,15 @@ fn in_slot(ring: Pointer, index: u32) -> Option<Pointer> {
     if ring_has_nodes() != 1 {
         return None;
     }
-    let table = ring.wrapping_byte_add(Offset::RingFiles.bytes());
-    let slots = table.wrapping_byte_add(Offset::FileTableData.bytes());
-    if index >= secret::read::<u32>(slots, Offset::RsrcDataCount)? {
+    let slots = within(within(ring, Offset::RingFiles), Offset::FileTableData);
+    if index >= structs::read::<u32>(slots, Offset::RsrcDataCount)? {
         return None;
     }
-    let nodes: *const Pointer = secret::read(slots, Offset::RsrcDataNodes)?;
+    let nodes: *const Pointer = structs::read(slots, Offset::RsrcDataNodes)?;
     // SAFETY: the helper fails on a bad address, it does not fault.
     let node =
         unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(nodes.wrapping_add(index as usize)) };
-    let file: u64 = secret::read(node.ok()?, Offset::RsrcNodeFile)?;
+    let file: u64 = structs::read(node.ok()?, Offset::RsrcNodeFile)?;
     // The lowest bits say what can be done with it (`FFS_MASK` of io_uring/filetable.h).
     let file = (file & !7) as Pointer;
     if file.is_null() { None } else { Some(file) }

@@ -9,7 +9,8 @@ use aya_ebpf::{helpers::generated::bpf_get_current_task, macros::fentry, program
 
 use crate::{
     maps::Offset,
-    secret::{self, MAPPED, Pointer, READ},
+    secret::{self, MAPPED, READ},
+    structs::{self, Pointer},
 };
 
 /// ssize_t shmem_file_read_iter(struct kiocb *, struct iov_iter *): reads of tmpfs files, and of no
@@ -19,9 +20,9 @@ pub fn secret_read(ctx: FEntryContext) -> u32 {
     let request: Pointer = ctx.arg(0);
     // SAFETY: the function's argument has a type.
     unsafe {
-        let position: u64 = secret::load(request, Offset::KiocbPosition);
+        let position: u64 = structs::load(request, Offset::KiocbPosition);
         if position == 0 {
-            used(secret::load(request, Offset::KiocbFile), READ);
+            used(structs::load(request, Offset::KiocbFile), READ);
         }
     }
     0

@@ -4,7 +4,7 @@
 //! The kernel counts what it gave, the agent what it took back, each in a map that only it writes.
 //! What is asked for at the same time on several CPUs may exceed the share by as many entries.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, programs::SkBuffContext};
+use aya_ebpf::{bindings::BPF_NOEXIST, maps::HashMap, programs::SkBuffContext};
 use parapet_common::{PAIRS_MAX, SHARE_DIVISOR, Share};
 
 use crate::{
@@ -43,7 +43,7 @@ fn of(cgroup_id: u64) -> (Share, Share) {
 /// It got a flow.
 #[inline(always)]
 pub fn took_flow(cgroup_id: u64) {
-    if let Some(share) = own(cgroup_id) {
+    if let Some(share) = own(&TAKEN, cgroup_id) {
         // SAFETY: a live map value.
         count::add(unsafe { &raw mut (*share).flows }, 1);
     }
@@ -52,19 +52,20 @@ pub fn took_flow(cgroup_id: u64) {
 /// It got a socket pair.
 #[inline(always)]
 pub fn took_pair(cgroup_id: u64) {
-    if let Some(share) = own(cgroup_id) {
+    if let Some(share) = own(&TAKEN, cgroup_id) {
         // SAFETY: a live map value.
         count::add(unsafe { &raw mut (*share).pairs }, 1);
     }
 }
 
-/// None only if more cgroups are in use than shares are counted for: then this one is unlimited.
+/// A cgroup's entry, made if it has none. None only if more cgroups are in use than there is room
+/// for: then this one is unlimited.
 #[inline(always)]
-fn own(cgroup_id: u64) -> Option<*mut Share> {
-    if let Some(share) = TAKEN.get_ptr_mut(cgroup_id) {
+pub fn own<T: Default>(shares: &HashMap<u64, T>, cgroup_id: u64) -> Option<*mut T> {
+    if let Some(share) = shares.get_ptr_mut(cgroup_id) {
         return Some(share);
     }
     // Another CPU may have been first.
-    let _ = TAKEN.insert(cgroup_id, Share::default(), u64::from(BPF_NOEXIST));
-    TAKEN.get_ptr_mut(cgroup_id)
+    let _ = shares.insert(cgroup_id, T::default(), u64::from(BPF_NOEXIST));
+    shares.get_ptr_mut(cgroup_id)
 }
