@@ -28,7 +28,7 @@ use self::service_ports::ServicePorts;
 use self::shares::Shares;
 use self::tables::Tables;
 
-pub use self::check::{Requirement, check, secret_rung};
+pub use self::check::{Requirement, check};
 pub use self::counters::Totals;
 pub use self::load::LoadError;
 pub use self::pins::{PINS_DEFAULT, check_pins, cleanup};

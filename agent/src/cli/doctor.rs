@@ -1,8 +1,8 @@
 //! `parapet doctor`: what this kernel and node allow, all of it at once, on stdout; and the removal
 //! of what agents left in the kernel.
 //!
-//! In: the running system. Out: a list, and exit code 0 if `parapet run` can do its work. It
-//! attaches nothing, changes nothing unless asked for `--cleanup`, and needs no privilege to say
+//! In: the running system. Out: a list, and exit code 0 if `parapet run` can do its work. It leaves
+//! nothing attached, changes nothing unless asked for `--cleanup`, and needs no privilege to say
 //! what is missing.
 
 use std::fmt::Write as _;
@@ -16,9 +16,7 @@ use serde::Serialize;
 use super::Exit;
 use super::run::whole_path;
 use crate::export::report::form;
-use crate::kernel::{
-    KernelConfig, PINS_DEFAULT, Requirement, check, check_pins, cleanup, secret_rung,
-};
+use crate::kernel::{KernelConfig, PINS_DEFAULT, Requirement, check, check_pins, cleanup};
 use crate::node::{addresses, cgroups, conntrack};
 use crate::runtime::KUBELET_ROOT_DEFAULT;
 
@@ -137,11 +135,11 @@ fn look(args: &Args) -> Findings {
     } else if let Some(asked) = &args.cgroup_root {
         config.cgroup_root.clone_from(asked);
     }
-    let mut requirements = check(&config);
+    let (mut requirements, rung) = check(&config);
     requirements.push(check_pins(args.pin_root()));
     requirements.push(own_addresses());
     requirements.push(conntrack::check());
-    let secrets = Sight::take(secret_rung(), &mut requirements);
+    let secrets = Sight::take(rung, &mut requirements);
     requirements.extend(secrets::check(&args.kubelet_root, &args.watched));
     let ok = requirements.iter().all(|one| one.ok || !one.required);
     Findings { ok, requirements, secrets, parts: PARTS }
@@ -149,19 +147,13 @@ fn look(args: &Args) -> Findings {
 
 fn own_addresses() -> Requirement {
     let count = addresses::read().own.len();
-    let ok = count > 0;
-    Requirement {
-        name: "the node's addresses".to_owned(),
-        ok,
-        required: false,
-        found: format!("{count} in this network namespace"),
-        costs: "traffic with the own node is taken for outside traffic".to_owned(),
-        how: if ok {
-            String::new()
-        } else {
-            "run on the host network (hostNetwork: true)".to_owned()
-        },
-    }
+    let found = format!("{count} in this network namespace");
+    Requirement::wanted(
+        "the node's addresses",
+        if count > 0 { Ok(found) } else { Err(found) },
+        "traffic with the own node is taken for outside traffic",
+        "run on the host network (hostNetwork: true)",
+    )
 }
 
 fn table(findings: &Findings) -> String {

@@ -120,7 +120,11 @@ fn pin(link: FdLink, probe: &Probe, pins: &Pins) -> Result<(), String> {
     fs::rename(&beside, &path).map_err(|error| format!("{}: {error}", path.display()))
 }
 
-/// Runs an iterator over everything there is.
+/// Runs a loaded iterator over everything there is.
+pub(super) fn walk(programs: &mut Ebpf, probe: &Probe) -> Result<(), String> {
+    read(iterator(find(programs, probe)?)?)
+}
+
 fn read(program: &mut Iter) -> Result<(), String> {
     let id = program.attach().map_err(|error| chain(&error))?;
     let link = program.take_link(id).map_err(|error| chain(&error))?;

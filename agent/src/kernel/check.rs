@@ -1,8 +1,9 @@
-//! What this kernel and process allow, for `parapet doctor`: all of it at once, nothing attached.
+//! What this kernel and process allow, for `parapet doctor`: all of it at once, nothing attached for
+//! longer than a moment.
 
 use super::layout::BTF_PATH;
 use super::secrets::Rung;
-use super::{KernelConfig, load};
+use super::{KernelConfig, ProbeStatus, load};
 
 /// One thing the sensor needs.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -25,63 +26,75 @@ pub struct Requirement {
 const CAPABILITIES: [(&str, u32); 3] =
     [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
 
-/// Every requirement, met or not.
-#[must_use]
-pub fn check(config: &KernelConfig) -> Vec<Requirement> {
-    let mut requirements = vec![capabilities(), btf(), cgroup(config)];
-    match load::trial() {
-        Ok((probes, _)) => requirements.extend(probes.into_iter().map(|probe| Requirement {
-            name: format!("program {}", probe.probe),
-            ok: probe.attached,
-            required: probe.required,
-            found: match &probe.error {
-                Some(error) => first_line(error),
-                None => format!("{} loads", probe.hook),
-            },
-            costs: probe.feature.to_owned(),
-            how: if probe.attached {
-                String::new()
-            } else {
-                "a kernel with this hook (tp_btf, fentry: 5.5, lsm: 5.7 and `bpf` in its lsm=, \
-                 inet_sk_error_report: 5.14, iter/task_vma: 5.12)"
-                    .to_owned()
-            },
-        })),
-        Err(error) => requirements.push(Requirement {
-            name: "loading BPF programs".to_owned(),
-            ok: false,
-            required: true,
-            found: first_line(&error.missing),
-            costs: error.costs,
-            how: error.how,
-        }),
+impl Requirement {
+    /// One without which `parapet run` does not start. `how` is how to get what was not found.
+    #[must_use]
+    pub fn required(
+        name: &str,
+        found: Result<String, String>,
+        costs: &str,
+        how: impl Into<String>,
+    ) -> Self {
+        Self { required: true, ..Self::wanted(name, found, costs, how) }
     }
-    requirements
+
+    /// One without which `parapet run` does less.
+    #[must_use]
+    pub fn wanted(
+        name: &str,
+        found: Result<String, String>,
+        costs: &str,
+        how: impl Into<String>,
+    ) -> Self {
+        let ok = found.is_ok();
+        Self {
+            name: name.to_owned(),
+            ok,
+            required: false,
+            found: found.unwrap_or_else(|problem| problem),
+            costs: costs.to_owned(),
+            how: if ok { String::new() } else { how.into() },
+        }
+    }
 }
 
-/// How opens of secret files would be seen; none if nothing that sees them can be attached, or no
-/// program be loaded.
+/// Every requirement, met or not; and how opens of secret files are seen: none if nothing that sees
+/// them can be attached, or no program be loaded.
 #[must_use]
-pub fn secret_rung() -> Option<Rung> {
-    load::trial().ok().and_then(|(_, rung)| rung)
+pub fn check(config: &KernelConfig) -> (Vec<Requirement>, Option<Rung>) {
+    let mut requirements = vec![capabilities(), btf(), cgroup(config)];
+    let rung = match load::trial() {
+        Ok((probes, rung)) => {
+            requirements.extend(probes.iter().map(program));
+            rung
+        }
+        Err(error) => {
+            let found = Err(first_line(&error.missing));
+            let name = "loading BPF programs";
+            requirements.push(Requirement::required(name, found, &error.costs, error.how));
+            None
+        }
+    };
+    (requirements, rung)
+}
+
+fn program(probe: &ProbeStatus) -> Requirement {
+    let found = match &probe.error {
+        Some(error) => Err(first_line(error)),
+        None => Ok(format!("{} loads", probe.hook)),
+    };
+    let how = "a kernel with this hook (tp_btf, fentry: 5.5, lsm: 5.7 and `bpf` in its lsm=, \
+               inet_sk_error_report: 5.14, iter/task_vma: 5.12)";
+    Requirement {
+        required: probe.required,
+        ..Requirement::wanted(&format!("program {}", probe.probe), found, probe.feature, how)
+    }
 }
 
 fn first_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default().trim_end();
     // Of what it would say there is nothing on this line.
     line.strip_suffix("Verifier output:").unwrap_or(line).trim_end().to_owned()
-}
-
-fn requirement(name: &str, found: Result<String, String>, costs: &str, how: &str) -> Requirement {
-    let ok = found.is_ok();
-    Requirement {
-        name: name.to_owned(),
-        ok,
-        required: true,
-        found: found.unwrap_or_else(|problem| problem),
-        costs: costs.to_owned(),
-        how: if ok { String::new() } else { how.to_owned() },
-    }
 }
 
 fn capabilities() -> Requirement {
@@ -96,7 +109,7 @@ fn capabilities() -> Requirement {
     } else {
         Err(format!("this process lacks {}", missing.join(", ")))
     };
-    requirement(
+    Requirement::required(
         "capabilities",
         found,
         "no BPF program can be loaded or attached",
@@ -113,7 +126,7 @@ fn btf() -> Requirement {
     let found = std::fs::metadata(BTF_PATH)
         .map(|file| format!("{BTF_PATH}, {} bytes", file.len()))
         .map_err(|error| format!("{BTF_PATH}: {error}"));
-    requirement(
+    Requirement::required(
         "kernel types (BTF)",
         found,
         "no program that reads kernel structures can be loaded",
@@ -128,7 +141,7 @@ fn cgroup(config: &KernelConfig) -> Requirement {
     } else {
         Err(format!("{path} is no cgroup2 folder"))
     };
-    requirement(
+    Requirement::required(
         "cgroup2",
         found,
         "no socket can be watched and no pod be told from another",

@@ -186,15 +186,12 @@ pub fn check_pins(root: Option<&Path>) -> Requirement {
         Some(Err((problem, how))) => (Err(problem), how),
         None => (Err("switched off with --pin-dir none".to_owned()), "leave that out"),
     };
-    Requirement {
-        name: "pins (bpffs)".to_owned(),
-        ok: found.is_ok(),
-        required: false,
-        found: found.unwrap_or_else(|problem| problem),
-        costs: "what passes while the agent restarts is not counted, and its reports begin anew"
-            .to_owned(),
-        how: how.to_owned(),
-    }
+    Requirement::wanted(
+        "pins (bpffs)",
+        found,
+        "what passes while the agent restarts is not counted, and its reports begin anew",
+        how,
+    )
 }
 
 fn look(root: &Path) -> Result<String, (String, &'static str)> {

@@ -4,10 +4,7 @@
 //! Nothing of it outlives the agent: it begins anew with each one, and what was opened meanwhile is
 //! found by [`Secrets::sweep`]. It is not required: without it the agent sees flows all the same.
 
-use std::io::Read as _;
-
 use aya::maps::Map;
-use aya::programs::Iter;
 use aya::{Btf, Ebpf};
 use parapet_common::{
     MAP_READERS, MAP_READERS_RETURNED, MAP_READS, MAP_VOLUME_BITS, MAP_VOLUMES, MAP_WATCHED_FILES,
@@ -16,9 +13,10 @@ use parapet_core::record::Record;
 use parapet_core::secrets::VolumeFacts;
 
 use super::ProbeStatus;
+use super::attach::walk;
 use super::clock::Clock;
 use super::counters::SecretTotals;
-use super::load::{LoadError, chain, map};
+use super::load::{LoadError, map};
 
 use self::ladder::HELD;
 use self::layout::Constants;
@@ -109,18 +107,8 @@ impl Secrets {
 /// its probe says why.
 pub(super) fn sweep(programs: &mut Ebpf) {
     for (probe, _) in &HELD {
-        if let Err(error) = walk(programs, probe.name) {
+        if let Err(error) = walk(programs, probe) {
             tracing::debug!(error, probe = probe.name, "not everything that is open was looked at");
         }
     }
-}
-
-fn walk(programs: &mut Ebpf, name: &str) -> Result<(), String> {
-    let program = programs.program_mut(name).ok_or("not in the object")?;
-    let program: &mut Iter =
-        program.try_into().map_err(|error: aya::programs::ProgramError| chain(&error))?;
-    let id = program.attach().map_err(|error| chain(&error))?;
-    let link = program.take_link(id).map_err(|error| chain(&error))?;
-    let mut file = link.into_file().map_err(|error| chain(&error))?;
-    file.read_to_end(&mut Vec::new()).map(drop).map_err(|error| error.to_string())
 }

@@ -179,18 +179,11 @@ pub fn check() -> Requirement {
         Err(Unavailable::NotThere) => "load nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)",
         Err(Unavailable::Other(_)) => "run on the host network (hostNetwork: true)",
     };
-    Requirement {
-        name: "connection tracking".to_owned(),
-        ok: opened.is_ok(),
-        required: false,
-        found: match opened {
-            Ok(_) => "ctnetlink answers".to_owned(),
-            Err(error) => error.to_string(),
-        },
-        costs:
-            "connections to a Service whose backends differ stay with the Service, and a source \
-                that the node rewrote is taken for the node's own"
-                .to_owned(),
-        how: how.to_owned(),
-    }
+    Requirement::wanted(
+        "connection tracking",
+        opened.map(|_| "ctnetlink answers".to_owned()).map_err(|error| error.to_string()),
+        "connections to a Service whose backends differ stay with the Service, and a source that \
+         the node rewrote is taken for the node's own",
+        how,
+    )
 }

@@ -2,7 +2,7 @@
 //!
 //! In: the requirements of the kernel's programs, the kubelet's folder, this process's mounts and
 //! namespaces. Out: further requirements, and which program sees opens, which better ones do not
-//! and what it cannot see. It opens no file of a volume and attaches nothing.
+//! and what it cannot see. It opens no file of a volume.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -84,30 +84,13 @@ fn scan(kubelet_root: &Path, watched: &[PathBuf]) -> Scan {
     registry.scan(Timestamp(first.0.saturating_add(LOOK_AGAIN_NS)))
 }
 
-fn requirement(
-    name: &str,
-    found: Result<String, String>,
-    costs: &str,
-    how: impl Into<String>,
-) -> Requirement {
-    let ok = found.is_ok();
-    Requirement {
-        name: name.to_owned(),
-        ok,
-        required: false,
-        found: found.unwrap_or_else(|problem| problem),
-        costs: costs.to_owned(),
-        how: if ok { String::new() } else { how.into() },
-    }
-}
-
 fn folder(root: &Path) -> Requirement {
     let pods = root.join("pods");
     let found = match std::fs::read_dir(&pods) {
         Ok(entries) => Ok(format!("{}, {} pods", pods.display(), entries.count())),
         Err(error) => Err(format!("{}: {error}", pods.display())),
     };
-    requirement(
+    Requirement::wanted(
         "kubelet folder",
         found,
         "no secret volume of a pod is watched: nobody is seen reading one",
@@ -130,7 +113,7 @@ fn volumes(scan: &Scan) -> Requirement {
             Err(format!("{found}; {shown}{more}"))
         }
     };
-    requirement(
+    Requirement::wanted(
         "secret volumes",
         found,
         "who reads what is named here is not seen, or not told from others",
@@ -150,7 +133,7 @@ fn pid_namespace() -> Requirement {
         Ok(_) => Err("one of a container".to_owned()),
         Err(error) => Err(format!("{PID_NAMESPACE}: {error}")),
     };
-    requirement(
+    Requirement::wanted(
         "pid namespace",
         found,
         "sweeps find only what processes of this container hold: descriptors and mappings that \
