@@ -30,6 +30,8 @@ const WORD: &str = "load";
 pub(crate) enum Work {
     /// Answers TCP on all of these ports, and UDP, until its stdin ends.
     Serve(Vec<u16>),
+    /// What it is told, one thing after the other, until its stdin ends.
+    Obey,
     /// TCP connections, each with a request and an answer, begun at a steady rate.
     Connections { targets: Vec<SocketAddr>, per_second: u64, count: u64 },
     /// One after the other for so many milliseconds, each as soon as the last is done.
@@ -134,6 +136,13 @@ impl Load {
         }
     }
 
+    /// Tells one that obeys to do this, and waits until it is done.
+    pub(crate) fn order(&mut self, work: &Work) -> anyhow::Result<Done> {
+        let stdin = self.stdin.as_mut().context("a generator without stdin")?;
+        writeln!(stdin, "{}", serde_json::to_string(work)?).context("an order")?;
+        self.wait()
+    }
+
     /// Does this work to its end.
     pub(crate) fn run(pod: &Pod, work: Work) -> anyhow::Result<Done> {
         Self::start(pod, work)?.finish()
@@ -169,31 +178,47 @@ pub(crate) fn perform_if_told() -> Option<ExitCode> {
 fn perform(order: &str) -> anyhow::Result<()> {
     let Order { place, work } = serde_json::from_str(order).context("the order")?;
     traffic::enter(&place)?;
-    if let Work::Serve(ports) = &work {
-        server::start(ports)?;
-        say(&Line::Ready)?;
-        until_stdin_ends();
-        return say(&Line::Done(Done::default()));
-    }
-    say(&Line::Ready)?;
-    let done = match work {
-        Work::Serve(_) => Done::default(),
-        Work::Connections { targets, per_second, count } => {
-            clients::connections(&targets, per_second, count)?
-        }
-        Work::Closed { kind, targets, ms } => clients::closed(kind, &targets, ms)?,
-        Work::Opens { file, per_second, count } => opens::opens(&file, per_second, count)?,
-        Work::Tuples { target, first, per_second, count } => {
-            datagrams::tuples(target, first, per_second, count)?
+    match work {
+        Work::Serve(ports) => {
+            server::start(&ports)?;
+            say(&Line::Ready)?;
+            until_stdin_ends();
+            say(&Line::Done(Done::default()))
         }
         Work::Datagrams { target, ports } => {
+            say(&Line::Ready)?;
             let (done, _sockets) = datagrams::one_each(target, ports)?;
             say(&Line::Done(done))?;
             until_stdin_ends();
-            return Ok(());
+            Ok(())
         }
-    };
-    say(&Line::Done(done))
+        Work::Obey => {
+            say(&Line::Ready)?;
+            for line in std::io::stdin().lock().lines() {
+                say(&Line::Done(done(serde_json::from_str(&line?).context("an order")?)?))?;
+            }
+            say(&Line::Done(Done::default()))
+        }
+        work => {
+            say(&Line::Ready)?;
+            say(&Line::Done(done(work)?))
+        }
+    }
+}
+
+/// What has an end of its own.
+fn done(work: Work) -> anyhow::Result<Done> {
+    match work {
+        Work::Connections { targets, per_second, count } => {
+            clients::connections(&targets, per_second, count)
+        }
+        Work::Closed { kind, targets, ms } => clients::closed(kind, &targets, ms),
+        Work::Opens { file, per_second, count } => opens::opens(&file, per_second, count),
+        Work::Tuples { target, first, per_second, count } => {
+            datagrams::tuples(target, first, per_second, count)
+        }
+        Work::Serve(_) | Work::Obey | Work::Datagrams { .. } => bail!("{work:?} has no end"),
+    }
 }
 
 fn until_stdin_ends() {
