@@ -14,7 +14,7 @@ use parapet_common::{
 };
 
 use crate::{
-    count, emit,
+    clock, count, emit,
     maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS, SocketState},
     names, opaque,
     packet::{self, Address, IPPROTO_TCP, Packet, Parsed, Way},
@@ -41,28 +41,42 @@ pub fn packet_received(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn observe(ctx: &SkBuffContext, way: Way) {
-    // Before the headers are read: what is remembered of a socket that was quiet for a while comes
-    // from memory, and the processor reads headers while it waits.
-    let sk = socket::of(ctx);
-    let state = sk.and_then(socket::state);
-    if let Some(state) = state {
-        touch(state);
+    let Some(sk) = socket::of(ctx) else { return unseen(ctx, way, STAGE_NO_SOCKET) };
+    let Some(state) = socket::state(sk) else {
+        let is_whole = socket::whole(sk).is_some();
+        return unseen(ctx, way, if is_whole { STAGE_SOCKET_STORAGE } else { STAGE_NO_SOCKET });
+    };
+    match tcp::in_stream(ctx, sk, state) {
+        Some(slot) => count_packet(slot, way, ctx.len(), clock::now_ns()),
+        None => observe_any(ctx, way, state),
     }
+}
+
+/// A packet whose socket remembers nothing.
+#[inline(never)]
+fn unseen(ctx: &SkBuffContext, way: Way, stage: u32) {
+    match packet::parse(ctx, &mut Packet::new(ctx, way)) {
+        Parsed::Flow => count::lost(stage),
+        Parsed::Malformed => count::lost(STAGE_MALFORMED_PACKET),
+        Parsed::LaterFragment => count::lost(STAGE_LATER_FRAGMENT),
+        Parsed::Error | Parsed::Infrastructure => {}
+    }
+}
+
+/// Any packet. A call of its own: most packets are in the middle of a stream, and what those need
+/// is so little that it stays in the processor's caches.
+#[inline(never)]
+fn observe_any(ctx: &SkBuffContext, way: Way, state: *mut SocketState) {
+    let Some(sk) = socket::of(ctx) else { return };
+    touch(state);
     let mut packet = Packet::new(ctx, way);
     match packet::parse(ctx, &mut packet) {
         Parsed::Flow => {}
         Parsed::Malformed => return count::lost(STAGE_MALFORMED_PACKET),
         Parsed::LaterFragment => return count::lost(STAGE_LATER_FRAGMENT),
-        Parsed::Error => return pair::observe_error(ctx, &mut packet),
+        Parsed::Error => return pair::observe_error(ctx, &mut packet, state),
         Parsed::Infrastructure => return,
     }
-    let Some(sk) = sk else {
-        return count::lost(STAGE_NO_SOCKET);
-    };
-    let Some(state) = state else {
-        let is_whole = socket::whole(sk).is_some();
-        return count::lost(if is_whole { STAGE_SOCKET_STORAGE } else { STAGE_NO_SOCKET });
-    };
     let decision = if packet.protocol == IPPROTO_TCP {
         tcp::decide(ctx, &mut packet, sk, state)
     } else {
@@ -73,7 +87,8 @@ fn observe(ctx: &SkBuffContext, way: Way) {
     names::answer(ctx, &packet, direction);
 }
 
-/// Has the processor fetch the slot that a socket remembers.
+/// Has the processor fetch the slot that a socket remembers, which is far away if the socket was
+/// quiet for a while: it reads headers meanwhile.
 #[inline(always)]
 fn touch(state: *mut SocketState) {
     // SAFETY: a live map value; one aligned word, read whole.
@@ -369,23 +384,31 @@ pub fn refuse(slot: *mut FlowSlot, is_port: bool) {
     count::total(TOTAL_REFUSED);
 }
 
-/// Counts the packet and what it means.
+/// Counts the packet.
 #[inline(always)]
-pub fn add(slot: *mut FlowSlot, packet: &Packet, marks: Marks) {
+fn count_packet(slot: *mut FlowSlot, way: Way, bytes: u32, time_ns: u64) {
     // SAFETY: a live map value.
     unsafe {
-        core::ptr::write_volatile(&raw mut (*slot).last_seen_ns, packet.time_ns);
-        let bytes = u64::from(packet.bytes);
-        match packet.way {
+        core::ptr::write_volatile(&raw mut (*slot).last_seen_ns, time_ns);
+        match way {
             Way::Sent => {
                 count::add(&raw mut (*slot).sent_packets_total, 1);
-                count::add(&raw mut (*slot).sent_bytes_total, bytes);
+                count::add(&raw mut (*slot).sent_bytes_total, u64::from(bytes));
             }
             Way::Received => {
                 count::add(&raw mut (*slot).received_packets_total, 1);
-                count::add(&raw mut (*slot).received_bytes_total, bytes);
+                count::add(&raw mut (*slot).received_bytes_total, u64::from(bytes));
             }
         }
+    }
+}
+
+/// Counts the packet and what it means.
+#[inline(always)]
+fn add(slot: *mut FlowSlot, packet: &Packet, marks: Marks) {
+    count_packet(slot, packet.way, packet.bytes, packet.time_ns);
+    // SAFETY: a live map value.
+    unsafe {
         if marks & ATTEMPT != 0 {
             count::add(&raw mut (*slot).attempts_total, 1);
         }

@@ -21,7 +21,7 @@ use crate::{
     socket,
 };
 
-const DNS_PORT: u16 = 53;
+pub const DNS_PORT: u16 = 53;
 /// Pieces of one packet at most: 64 KiB, the longest that receive offload makes without BIG TCP.
 const PIECES_MAX: u32 = 16;
 const UDP_HEADER_BYTES: u32 = 8;

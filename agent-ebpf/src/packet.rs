@@ -280,6 +280,31 @@ pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Parsed {
     parsed
 }
 
+/// Whether it is TCP right behind an IP header of the usual length, and neither begins nor ends
+/// anything.
+#[inline(always)]
+pub fn continues_tcp(ctx: &SkBuffContext) -> bool {
+    let Some(header) = in_place::<Ipv4Header>(ctx, 0) else { return false };
+    // SAFETY: `in_place` checked that the whole of each is there.
+    unsafe {
+        let offset = if (*header).version_ihl == IPV4_WITHOUT_OPTIONS {
+            let fragment = u16::from_be((*header).fragment) & IPV4_FRAGMENT_OFFSET;
+            if (*header).protocol != IPPROTO_TCP || fragment != 0 {
+                return false;
+            }
+            size_of::<Ipv4Header>()
+        } else {
+            let Some(header) = in_place::<Ipv6Header>(ctx, 0) else { return false };
+            if (*header).version as u8 >> 4 != 6 || (*header).next_header != IPPROTO_TCP {
+                return false;
+            }
+            size_of::<Ipv6Header>()
+        };
+        let Some(tcp) = in_place::<TcpStart>(ctx, offset) else { return false };
+        (*tcp).flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0
+    }
+}
+
 /// Nearly all packets: TCP or UDP right behind an IP header of the usual length, all of it in the
 /// linear part of the buffer, where it is read in place. False, and nothing said, of all others.
 #[inline(always)]

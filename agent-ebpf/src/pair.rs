@@ -340,13 +340,11 @@ fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -
 /// An ICMP error that a raw socket reads: it makes no flow, and refuses the echo request it quotes
 /// if this socket sent that.
 #[inline(never)]
-pub fn observe_error(ctx: &SkBuffContext, packet: &mut Packet) {
+pub fn observe_error(ctx: &SkBuffContext, packet: &mut Packet, state: *mut SocketState) {
     if matches!(packet.way, Way::Sent) || !packet::quoted_echo(ctx, packet) {
         return;
     }
     let is_port = packet.quote_is_port != 0;
-    let Some(sk) = socket::of(ctx) else { return };
-    let Some(state) = socket::state(sk) else { return };
     // SAFETY: a live map value; one aligned word, read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
     if cached.peer_port() == packet.pair_port

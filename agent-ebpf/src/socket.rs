@@ -29,7 +29,8 @@ pub const PHASE_NEW: u32 = 0;
 pub const PHASE_LISTENER: u32 = 1;
 /// We sent a SYN.
 pub const PHASE_OPENING: u32 = 2;
-/// The handshake is complete, we began.
+/// The handshake is complete, we began. From here to [`PHASE_ENDED_INGRESS`] the socket remembers
+/// the flow of its only peer.
 pub const PHASE_OPEN_EGRESS: u32 = 3;
 /// The handshake is complete, the peer began.
 pub const PHASE_OPEN_INGRESS: u32 = 4;

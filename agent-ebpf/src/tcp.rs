@@ -9,11 +9,12 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp},
     programs::SkBuffContext,
 };
-use parapet_common::{DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN};
+use parapet_common::{DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot};
 
 use crate::{
     flow::{self, ANSWER, ATTEMPT, CLOSE, Decision, Marks, NO_SLOT, NOTHING, RESET, Step},
     maps::SocketState,
+    names::DNS_PORT,
     opaque,
     packet::{self, Address, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
@@ -22,6 +23,31 @@ use crate::{
         STATE_NEW_SYN_RECV, STATE_SYN_SENT,
     },
 };
+
+/// The slot of a packet that tells nothing but that it passed: in the middle of a connection, or at
+/// its end, whose slot the socket remembers. A socket's peer is the same from its first packet to
+/// its last one, so that none of this needs the packet's addresses. None of all other packets, and
+/// of those from DNS servers, which are read.
+#[inline(always)]
+pub fn in_stream(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    state: *mut SocketState,
+) -> Option<*mut FlowSlot> {
+    // SAFETY: a live map value; the flow is one aligned word, read whole.
+    let (phase, cached) = unsafe {
+        ((*state).phase, CachedFlow(core::ptr::read_volatile(&raw const (*state).flow)))
+    };
+    // SAFETY: a field that all sockets have.
+    if !(PHASE_OPEN_EGRESS..=PHASE_ENDED_INGRESS).contains(&phase)
+        || unsafe { (*sk).state } == STATE_LISTEN
+        || cached.peer_port() == DNS_PORT
+    {
+        return None;
+    }
+    let slot = flow::remembered(cached)?;
+    if packet::continues_tcp(ctx) { Some(slot) } else { None }
+}
 
 /// Says what the packet means, and writes the connection's next phase.
 #[inline(always)]
