@@ -89,6 +89,16 @@ pub struct ReadCounts {
     pub held: u64,
 }
 
+impl ReadCounts {
+    /// Adds these.
+    pub fn add(&mut self, other: Self) {
+        self.opens = self.opens.saturating_add(other.opens);
+        self.reads = self.reads.saturating_add(other.reads);
+        self.maps = self.maps.saturating_add(other.maps);
+        self.held = self.held.saturating_add(other.held);
+    }
+}
+
 /// Names of a reader and of the file, when it was first seen there. All are what the process and
 /// the file system say, cut and with everything replaced that a terminal would not show as itself.
 #[derive(Clone, Debug, PartialEq, Eq)]

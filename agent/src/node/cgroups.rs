@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use parapet_core::flow::Timestamp;
 use parapet_core::record::Record;
 
+use super::mountinfo::{self, FileSystem, Mount};
+
 const MOUNTINFO: &str = "/proc/self/mountinfo";
 /// Cgroups read at start. Further ones are counted as lost.
 pub const CGROUPS_MAX: usize = 65_536;
@@ -24,55 +26,37 @@ pub struct Root {
     pub prefix: String,
 }
 
-/// A mounted cgroup2 file system.
-#[derive(Debug, PartialEq, Eq)]
-struct Mount {
-    /// The path in the hierarchy that is mounted there.
-    root: String,
-    point: PathBuf,
-}
-
 /// The folder to watch: the one asked for, else where cgroup2 is mounted. None if it is nowhere.
 #[must_use]
 pub fn root(asked: Option<&Path>) -> Option<Root> {
-    let mountinfo = std::fs::read_to_string(MOUNTINFO).unwrap_or_default();
+    let mountinfo = mountinfo::read(Path::new(MOUNTINFO)).unwrap_or_default();
     let asked = asked.map(|path| path.canonicalize().unwrap_or_else(|_| path.to_owned()));
     choose(&mounts(&mountinfo), asked.as_deref())
 }
 
 /// On hybrid hosts cgroup2 sits beside the version 1 hierarchies; the file system type tells.
-fn mounts(mountinfo: &str) -> Vec<Mount> {
-    let mount = |line: &str| {
-        let (fields, rest) = line.split_once(" - ")?;
-        rest.starts_with("cgroup2 ").then_some(())?;
-        let mut fields = fields.split(' ').skip(3);
-        let root = unescaped(fields.next()?);
-        Some(Mount { root, point: PathBuf::from(unescaped(fields.next()?)) })
-    };
-    mountinfo.lines().filter_map(mount).collect()
+fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
+    let all = mountinfo::mounts(mountinfo, " cgroup2 ");
+    all.filter(|mount| mount.kind == FileSystem::Cgroup2).collect()
 }
 
 fn choose(mounts: &[Mount], asked: Option<&Path>) -> Option<Root> {
     let Some(asked) = asked else {
         // The mount that shows most of the hierarchy, the first of equals.
-        let mount = mounts.iter().min_by_key(|mount| mount.root.len())?;
-        return Some(Root { folder: mount.point.clone(), prefix: prefix(&mount.root, "") });
+        let mount = mounts.iter().min_by_key(|mount| mount.root.as_os_str().len())?;
+        let prefix = prefix(&mount.root, Path::new(""))?;
+        return Some(Root { folder: mount.point.clone(), prefix });
     };
     let holds = |mount: &&Mount| asked.starts_with(&mount.point);
     let mount = mounts.iter().filter(holds).max_by_key(|mount| mount.point.as_os_str().len())?;
-    let below = asked.strip_prefix(&mount.point).ok()?.to_str()?;
-    Some(Root { folder: asked.to_owned(), prefix: prefix(&mount.root, below) })
+    let below = asked.strip_prefix(&mount.point).ok()?;
+    Some(Root { folder: asked.to_owned(), prefix: prefix(&mount.root, below)? })
 }
 
-fn prefix(root: &str, below: &str) -> String {
-    let root = root.trim_end_matches('/');
-    if below.is_empty() { root.to_owned() } else { format!("{root}/{below}") }
-}
-
-/// Blanks, tabs, newlines and backslashes are octal in mountinfo.
-fn unescaped(field: &str) -> String {
-    let octal = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
-    octal.iter().fold(field.to_owned(), |text, (code, plain)| text.replace(code, plain))
+/// None of a path that is no text.
+fn prefix(root: &Path, below: &Path) -> Option<String> {
+    let (root, below) = (root.to_str()?.trim_end_matches('/'), below.to_str()?);
+    Some(if below.is_empty() { root.to_owned() } else { format!("{root}/{below}") })
 }
 
 /// A record for each cgroup below the root and for the root itself, parents first.
@@ -124,14 +108,14 @@ mod tests {
 
     #[test]
     fn cgroup2_is_found_beside_version_1() {
-        let mounts = mounts(HYBRID);
+        let mounts = mounts(HYBRID.as_bytes());
         assert_eq!(choose(&mounts, None), root_of("/sys/fs/cgroup/unified", ""));
         assert_eq!(choose(&[], None), None);
     }
 
     #[test]
     fn a_folder_below_a_mount_knows_its_path_in_the_hierarchy() {
-        let mounts = mounts(HYBRID);
+        let mounts = mounts(HYBRID.as_bytes());
         let at = |path: &str| choose(&mounts, Some(Path::new(path)));
         assert_eq!(at("/sys/fs/cgroup/unified"), root_of("/sys/fs/cgroup/unified", ""));
         let node = "/sys/fs/cgroup/unified/node/x";

@@ -24,7 +24,18 @@ pub struct Mount {
     /// Where.
     pub point: PathBuf,
     /// Which kind of file system.
-    pub is_tmpfs: bool,
+    pub kind: FileSystem,
+}
+
+/// Those that somebody asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileSystem {
+    /// What secret volumes are.
+    Tmpfs,
+    /// Version 2 of control groups.
+    Cgroup2,
+    /// Any other.
+    Other,
 }
 
 /// Reads the text.
@@ -62,7 +73,12 @@ fn mount(line: &[u8]) -> Option<Mount> {
     let point = unescaped(fields.next()?);
     // Options, then any number of fields, then a dash, then the kind.
     let kind = fields.skip(1).skip_while(|field| *field != b"-").nth(1)?;
-    Some(Mount { id, device: device(major, minor), root, point, is_tmpfs: kind == b"tmpfs" })
+    let kind = match kind {
+        b"tmpfs" => FileSystem::Tmpfs,
+        b"cgroup2" => FileSystem::Cgroup2,
+        _ => FileSystem::Other,
+    };
+    Some(Mount { id, device: device(major, minor), root, point, kind })
 }
 
 fn number(field: &[u8]) -> Option<u64> {
@@ -100,18 +116,18 @@ broken
 
     #[test]
     fn entries_are_read_and_broken_lines_skipped() {
-        let mount = |id, device, root: &str, point: &str, is_tmpfs| Mount {
+        let mount = |id, device, root: &str, point: &str, kind| Mount {
             id,
             device,
             root: root.into(),
             point: point.into(),
-            is_tmpfs,
+            kind,
         };
         let all: Vec<_> = mounts(TEXT.as_bytes(), "").collect();
         let expected = vec![
-            mount(27, 254 << 20, "/", "/", false),
-            mount(31, 28, "/", "/sys/fs/cgroup", true),
-            mount(64, 300, "/..2024_1/a b\\x", "/var/x\ty", true),
+            mount(27, 254 << 20, "/", "/", FileSystem::Other),
+            mount(31, 28, "/", "/sys/fs/cgroup", FileSystem::Tmpfs),
+            mount(64, 300, "/..2024_1/a b\\x", "/var/x\ty", FileSystem::Tmpfs),
         ];
         assert_eq!(all, expected);
         let some: Vec<_> = mounts(TEXT.as_bytes(), " /sys/").map(|mount| mount.id).collect();

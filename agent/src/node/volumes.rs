@@ -17,7 +17,7 @@ use self::folder::{Folder, Stamp};
 use self::notice::Notice;
 use self::place::{Place, Subpath};
 use self::watched::Watched;
-use super::mountinfo::{self, Mount};
+use super::mountinfo::{self, FileSystem, Mount};
 
 mod folder;
 mod notice;
@@ -195,7 +195,7 @@ impl Registry {
             ));
         }
         let mut mounted = BTreeSet::new();
-        for mount in mountinfo::mounts(&text, "/kubernetes.io~").filter(|mount| mount.is_tmpfs) {
+        for mount in mountinfo::mounts(&text, "/kubernetes.io~").filter(is_tmpfs) {
             if let Some(place) = Place::of(&mount, &pods) {
                 mounted.insert(mount.id);
                 self.take_mount(mount, place, now);
@@ -257,7 +257,7 @@ impl Registry {
     fn take_subpaths(&mut self, text: &[u8], pods: &Path) {
         let mut seen = HashMap::new();
         let mounts = mountinfo::mounts(text, "/volume-subpaths/");
-        for mount in mounts.filter(|mount| mount.is_tmpfs).take(FILES_MAX) {
+        for mount in mounts.filter(is_tmpfs).take(FILES_MAX) {
             let Some(subpath) = Subpath::of(&mount, pods) else { continue };
             let known = self.subpaths.remove(&mount.id);
             let known = known.filter(|(device, _)| *device == mount.device);
@@ -392,4 +392,8 @@ impl Known {
 /// Shared text.
 fn shared(text: &str) -> Arc<str> {
     Arc::from(text)
+}
+
+fn is_tmpfs(mount: &Mount) -> bool {
+    mount.kind == FileSystem::Tmpfs
 }

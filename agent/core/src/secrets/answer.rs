@@ -199,6 +199,56 @@ pub struct SecretRead {
     pub generation: Arc<str>,
 }
 
+/// What tells rows of [`SecretRead`] apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "documented at SecretRead")]
+pub struct ReadIdentity {
+    pub owner: SecretOwner,
+    pub source: SecretSource,
+    pub key: Arc<str>,
+    pub relation: Relation,
+    pub reader: Reader,
+    pub program: Arc<str>,
+    pub uid: u32,
+}
+
+impl ReadIdentity {
+    /// A row of nothing yet.
+    pub(super) fn row(self, first_seen: Timestamp, last_seen: Timestamp) -> SecretRead {
+        SecretRead {
+            owner: self.owner,
+            source: self.source,
+            key: self.key,
+            relation: self.relation,
+            reader: self.reader,
+            program: self.program,
+            comm: "".into(),
+            uid: self.uid,
+            pid: 0,
+            counts: ReadCounts::default(),
+            first_seen,
+            last_seen,
+            generation: "".into(),
+        }
+    }
+}
+
+impl SecretRead {
+    /// What tells it from other rows.
+    #[must_use]
+    pub fn identity(&self) -> ReadIdentity {
+        ReadIdentity {
+            owner: self.owner.clone(),
+            source: self.source.clone(),
+            key: self.key.clone(),
+            relation: self.relation,
+            reader: self.reader.clone(),
+            program: self.program.clone(),
+            uid: self.uid,
+        }
+    }
+}
+
 /// What a reader is to whom a secret belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,20 +8,10 @@ use std::sync::Arc;
 
 use super::attribute::Finding;
 use super::readers::Names;
-use super::{OTHER_READS, ReadRecord, Reader, Relation, SecretOwner, SecretRead, SecretSource};
+use super::{
+    OTHER_READS, ReadIdentity, ReadRecord, Reader, Relation, SecretOwner, SecretRead, SecretSource,
+};
 use crate::flow::Timestamp;
-
-/// What makes reads alike.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RowKey {
-    owner: SecretOwner,
-    source: SecretSource,
-    key: Arc<str>,
-    relation: Relation,
-    reader: Reader,
-    program: Arc<str>,
-    uid: u32,
-}
 
 #[derive(Debug)]
 struct Row {
@@ -36,7 +26,7 @@ struct Row {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Rows {
-    by_key: BTreeMap<RowKey, Row>,
+    by_key: BTreeMap<ReadIdentity, Row>,
     max: usize,
     /// Rows of those that found no room, beside the others.
     other: BTreeMap<Relation, Row>,
@@ -50,7 +40,7 @@ impl Rows {
 
     pub(super) fn add(&mut self, read: &ReadRecord, finding: &Finding, names: Option<&Names>) {
         let program = names.map(|names| names.program.clone()).unwrap_or_default();
-        let key = RowKey {
+        let key = ReadIdentity {
             owner: finding.owner.clone(),
             source: finding.source.clone(),
             key: finding.key.clone(),
@@ -64,23 +54,10 @@ impl Rows {
             self.fold(read, finding.relation);
             return;
         }
-        let row = self.by_key.entry(key).or_insert_with_key(|key| {
-            Row::new(SecretRead {
-                owner: key.owner.clone(),
-                source: key.source.clone(),
-                key: key.key.clone(),
-                relation: key.relation,
-                reader: key.reader.clone(),
-                program: key.program.clone(),
-                comm: "".into(),
-                uid: key.uid,
-                pid: 0,
-                counts: Default::default(),
-                first_seen: read.since,
-                last_seen: read.last_seen,
-                generation: "".into(),
-            })
-        });
+        let row = self
+            .by_key
+            .entry(key)
+            .or_insert_with_key(|key| Row::new(key.clone().row(read.since, read.last_seen)));
         row.add(read);
         row.name(names);
         if !finding.generation.is_empty() {
@@ -92,21 +69,16 @@ impl Rows {
     pub(super) fn fold(&mut self, read: &ReadRecord, relation: Relation) {
         let other: Arc<str> = OTHER_READS.into();
         let row = self.other.entry(relation).or_insert_with(|| {
-            Row::new(SecretRead {
+            let identity = ReadIdentity {
                 owner: SecretOwner::Unknown,
                 source: SecretSource::Unknown { volume: other.clone() },
                 key: other.clone(),
                 relation,
                 reader: Reader::Unknown { reason: other.clone() },
                 program: other,
-                comm: "".into(),
                 uid: 0,
-                pid: 0,
-                counts: Default::default(),
-                first_seen: read.since,
-                last_seen: read.last_seen,
-                generation: "".into(),
-            })
+            };
+            Row::new(identity.row(read.since, read.last_seen))
         });
         row.add(read);
     }

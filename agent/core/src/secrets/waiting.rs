@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{FileId, ReadCounts, ReadRecord, ReaderId};
+use super::{FileId, ReadRecord, ReaderId};
 use crate::flow::Timestamp;
 
 /// Reads of one reader and file that wait.
@@ -72,15 +72,5 @@ impl ReadRecord {
         self.counts.add(other.counts);
         self.since = self.since.min(other.since);
         self.last_seen = self.last_seen.max(other.last_seen);
-    }
-}
-
-impl ReadCounts {
-    /// Adds these.
-    pub(super) fn add(&mut self, other: Self) {
-        self.opens = self.opens.saturating_add(other.opens);
-        self.reads = self.reads.saturating_add(other.reads);
-        self.maps = self.maps.saturating_add(other.maps);
-        self.held = self.held.saturating_add(other.held);
     }
 }

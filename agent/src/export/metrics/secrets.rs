@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parapet_core::secrets::{
-    MountState, Reader, Relation, SecretMount, SecretOwner, SecretRead, SecretSource,
+    MountState, ReadIdentity, Relation, SecretMount, SecretOwner, SecretRead, SecretSource,
     SecretsSnapshot,
 };
 
@@ -62,22 +62,10 @@ impl Fold for MountsKey {
 #[derive(Debug)]
 pub(super) struct SecretTotals {
     pub(super) reads: Series<ReadsKey>,
-    rows: HashMap<RowKey, Counted, foldhash::fast::RandomState>,
+    rows: HashMap<ReadIdentity, Counted, foldhash::fast::RandomState>,
     /// As of the last look: the core hands over the same value while nothing changes.
     seen: Arc<SecretsSnapshot>,
     round: u64,
-}
-
-/// What tells rows of the answer apart.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct RowKey {
-    owner: SecretOwner,
-    source: SecretSource,
-    key: Arc<str>,
-    relation: Relation,
-    reader: Reader,
-    program: Arc<str>,
-    uid: u32,
 }
 
 #[derive(Debug, Default)]
@@ -103,7 +91,7 @@ impl SecretTotals {
         }
         self.round += 1;
         for read in secrets.reads.iter().filter(|read| is_secret(&read.source)) {
-            let counted = self.rows.entry(RowKey::of(read)).or_default();
+            let counted = self.rows.entry(read.identity()).or_default();
             let opens = read.counts.opens;
             // Fewer than before: the row was forgotten in between, and began anew.
             let added = opens.checked_sub(counted.opens).unwrap_or(opens);
@@ -141,20 +129,6 @@ pub(super) fn mount_samples(series: &Series<MountsKey>) -> impl Iterator<Item = 
         labels.push(("state", word(&key.state)));
         (labels, pods)
     })
-}
-
-impl RowKey {
-    fn of(read: &SecretRead) -> Self {
-        Self {
-            owner: read.owner.clone(),
-            source: read.source.clone(),
-            key: Arc::clone(&read.key),
-            relation: read.relation,
-            reader: read.reader.clone(),
-            program: Arc::clone(&read.program),
-            uid: read.uid,
-        }
-    }
 }
 
 impl ReadsKey {

@@ -131,10 +131,11 @@ fn below(root: &Path) -> (String, String) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::mountinfo::FileSystem;
     use super::*;
 
     fn mount(root: &str, point: &str) -> Mount {
-        Mount { id: 1, device: 7, root: root.into(), point: point.into(), is_tmpfs: true }
+        Mount { id: 1, device: 7, root: root.into(), point: point.into(), kind: FileSystem::Tmpfs }
     }
 
     #[test]

@@ -87,10 +87,7 @@ fn summed(rows: &[(&str, &ReadRow)]) -> Option<ReadRow> {
     let (_, last) = rows.iter().max_by_key(|(_, row)| &row.last_seen)?;
     let mut counts = ReadCounts::default();
     for (_, row) in rows {
-        add(&mut counts.opens, row.counts.opens);
-        add(&mut counts.reads, row.counts.reads);
-        add(&mut counts.maps, row.counts.maps);
-        add(&mut counts.held, row.counts.held);
+        counts.add(row.counts);
     }
     let nodes: BTreeSet<&str> = rows.iter().map(|(node, _)| *node).collect();
     Some(ReadRow {
