@@ -1,5 +1,5 @@
-//! What this kernel and process allow, for `parapet doctor`: all of it at once, and nothing attached
-//! for longer than a moment.
+//! What this kernel and process allow, for `parapet doctor`: all of it at once. Nothing stays
+//! attached.
 
 use super::layout::BTF_PATH;
 use super::secrets::Rung;
