@@ -103,6 +103,9 @@ pub fn decide(
     };
     // SAFETY: a live map value; one aligned word, read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    // A socket that connects again may ask another port of the same peer.
+    let is_asked = direction != DIRECTION_EGRESS || cached.peer_port() == packet.pair_port;
+    let cached = if is_asked { cached } else { CachedFlow::NONE };
     Decision {
         step: Step::Socket,
         number: flow::cached_slot(ctx, cached, packet, direction),

@@ -4,7 +4,7 @@
 //! In: sockets of a child process in a cgroup of its own. Out: nothing but assertions. Each test
 //! makes its own cgroup and removes it, also when it fails.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -13,12 +13,21 @@ use std::time::Duration;
 use parapet::kernel::{KernelConfig, Sensor};
 use parapet_core::flow::Direction;
 use parapet_core::record::{Counts, Record};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketType, connect, connect_unspec, listen, recv, send,
+    socket,
+};
 use support::cgroup;
 
 /// How a child knows that it is one: `peers,datagrams a peer,port`.
 const GENERATE: &str = "PARAPET_TEST_GENERATE";
 /// The same for a child that opens a TCP connection at once and writes to it when told.
 const CONNECT: &str = "PARAPET_TEST_CONNECT";
+
+/// The same for a child that uses one TCP socket for both of these ports, and then listens on it.
+const AGAIN: &str = "PARAPET_TEST_AGAIN";
+/// What the child says before its port, in a line of its own.
+const LISTENS: &str = "listens on ";
 
 /// A cgroup of the test's own.
 struct Cgroup {
@@ -102,6 +111,32 @@ fn connector_process() {
     std::io::stdin().read_exact(&mut [0]).unwrap();
     stream.write_all(b"mid-stream").unwrap();
 }
+
+/// Nor is this.
+#[test]
+fn again_process() {
+    let Ok(ports) = std::env::var(AGAIN) else { return };
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    for (port, bytes) in ports.split(',').zip([FIRST_BYTES, SECOND_BYTES]) {
+        connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap();
+        // A write each, so that they are many packets.
+        for _ in 0..bytes / 1_000 {
+            assert_eq!(send(&socket, &[0; 1_000], SendFlags::empty()).unwrap(), 1_000);
+        }
+        // All of it was taken once the other side answers.
+        assert_eq!(recv(&socket, &mut [0; 1], RecvFlags::empty()).unwrap().1, 1);
+        connect_unspec(&socket).unwrap();
+    }
+    listen(&socket, 1).unwrap();
+    let listener = TcpListener::from(socket);
+    println!("{LISTENS}{}", listener.local_addr().unwrap().port());
+    let (mut accepted, _) = listener.accept().unwrap();
+    accepted.read_exact(&mut [0; SECOND_BYTES]).unwrap();
+}
+
+const FIRST_BYTES: usize = 5_000;
+const SECOND_BYTES: usize = 90_000;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Seen {
@@ -234,6 +269,52 @@ async fn a_connection_older_than_the_sensor_has_a_direction_and_no_attempt() {
     let Counts { attempts, answered, refused, sent_packets, .. } = flow.counts;
     assert_eq!((attempts, answered, refused), (0, 0, 0));
     assert!(sent_packets >= 2, "the text and the end, {sent_packets} packets");
+}
+
+#[tokio::test]
+async fn a_socket_used_again_counts_for_its_new_peer() {
+    let listeners = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let [first, second] = listeners.each_ref().map(|it| it.local_addr().unwrap().port());
+    let cgroup = Cgroup::new("again");
+    let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "sensor::again_process", "--nocapture"])
+        .env(AGAIN, format!("{first},{second}"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    start_in(&cgroup, &mut child);
+    for (listener, bytes) in listeners.iter().zip([FIRST_BYTES, SECOND_BYTES]) {
+        let (mut accepted, _) = listener.accept().unwrap();
+        accepted.read_exact(&mut vec![0; bytes]).unwrap();
+        accepted.write_all(b"y").unwrap();
+    }
+    // Kept until the child is through: it has more to say.
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find_map(|line| Some(line.split_once(LISTENS)?.1.to_owned())).unwrap();
+    let own: u16 = line.parse().unwrap();
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, own)).unwrap();
+    stream.write_all(&[0; SECOND_BYTES]).unwrap();
+    assert!(child.wait().unwrap().success());
+
+    let mut seen = Vec::new();
+    for record in sensor.read_now() {
+        let Record::Flow(flow) = record else { continue };
+        let Counts { attempts, answered, sent_bytes, received_bytes, .. } = flow.counts;
+        let mostly = sent_bytes.max(received_bytes);
+        assert!(mostly > FIRST_BYTES as u64, "{flow:?}");
+        let is_much = mostly > SECOND_BYTES as u64;
+        seen.push((flow.direction, flow.service_port, attempts, answered, is_much));
+    }
+    seen.sort_unstable();
+    let mut expected = vec![
+        (Some(Direction::Egress), first, 1, 1, false),
+        (Some(Direction::Egress), second, 1, 1, true),
+        (Some(Direction::Ingress), own, 1, 1, true),
+    ];
+    expected.sort_unstable();
+    assert_eq!(seen, expected);
 }
 
 #[tokio::test]
