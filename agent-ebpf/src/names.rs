@@ -17,8 +17,7 @@ use crate::{
     maps::{DnsEvent, NAMES, NAMES_SCRATCH},
     opaque,
     packet::{IPPROTO_TCP, IPPROTO_UDP, Packet, Way},
-    ring,
-    socket,
+    ring, socket,
 };
 
 pub const DNS_PORT: u16 = 53;

@@ -292,8 +292,7 @@ pub fn keep(
             None => {}
             Some(old) => {
                 // SAFETY: a live map value.
-                let (peer_addr, direction) =
-                    unsafe { ((*old).peer_addr, (*old).direction) };
+                let (peer_addr, direction) = unsafe { ((*old).peer_addr, (*old).direction) };
                 let old_key = PairKey { peer_addr, peer_port: before.peer_port(), ..new_key };
                 insert(ctx, &old_key, direction, before);
             }

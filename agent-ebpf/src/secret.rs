@@ -304,9 +304,8 @@ fn read_dentry(file: Pointer) -> Option<Pointer> {
 /// The name of a folder entry, empty if it cannot be read.
 #[inline(always)]
 fn name(dentry: Option<Pointer>, to: &mut [u8]) {
-    let name = dentry.and_then(|dentry| {
-        read::<*const u8>(within(dentry, Offset::DentryName), Offset::QstrName)
-    });
+    let name = dentry
+        .and_then(|dentry| read::<*const u8>(within(dentry, Offset::DentryName), Offset::QstrName));
     // SAFETY: the helper fails on a bad address, it does not fault.
     let is_read =
         name.is_some_and(|name| unsafe { bpf_probe_read_kernel_str_bytes(name, to).is_ok() });

@@ -35,9 +35,8 @@ pub fn in_stream(
     state: *mut SocketState,
 ) -> Option<*mut FlowSlot> {
     // SAFETY: a live map value; the flow is one aligned word, read whole.
-    let (phase, cached) = unsafe {
-        ((*state).phase, CachedFlow(core::ptr::read_volatile(&raw const (*state).flow)))
-    };
+    let (phase, cached) =
+        unsafe { ((*state).phase, CachedFlow(core::ptr::read_volatile(&raw const (*state).flow))) };
     // SAFETY: a field that all sockets have.
     if !(PHASE_OPEN_EGRESS..=PHASE_ENDED_INGRESS).contains(&phase)
         || unsafe { (*sk).state } == STATE_LISTEN
