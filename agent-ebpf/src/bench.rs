@@ -45,7 +45,8 @@ pub fn bench_floor(ctx: SkBuffContext) -> i32 {
     let key = FlowKey {
         cgroup_id: 1,
         peer_addr: flow::bytes(packet.peer),
-        service_port: packet.peer_port,
+        // Whose the flow is it does not know, and takes the lower one for the server's.
+        service_port: packet.peer_port.min(packet.local_port),
         protocol: packet.protocol,
         family: packet.family,
         direction: 1,

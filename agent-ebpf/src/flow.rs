@@ -46,9 +46,16 @@ fn observe(ctx: &SkBuffContext, way: Way) {
         let is_whole = socket::whole(sk).is_some();
         return unseen(ctx, way, if is_whole { STAGE_SOCKET_STORAGE } else { STAGE_NO_SOCKET });
     };
-    match tcp::in_stream(ctx, sk, state) {
-        Some(slot) => count_packet(slot, way, ctx.len(), clock::now_ns()),
-        None => observe_any(ctx, way, state),
+    if let Some((slot, marks)) = tcp::in_stream(ctx, sk, state) {
+        count_packet(slot, way, ctx.len(), clock::now_ns());
+        if marks & CLOSE != 0 {
+            // SAFETY: a live map value.
+            count::add(unsafe { &raw mut (*slot).closed_total }, 1);
+        }
+    } else if let Some(slot) = pair::in_stream(ctx, way, state) {
+        count_packet(slot, way, ctx.len(), clock::now_ns());
+    } else {
+        observe_any(ctx, way, state);
     }
 }
 
@@ -234,7 +241,7 @@ pub fn slot(number: u32) -> Option<*mut FlowSlot> {
 /// # Safety
 /// `slot` points into a live map value.
 #[inline(always)]
-unsafe fn same_address(slot: *const [u8; 16], packet: &Address) -> bool {
+pub unsafe fn same_address(slot: *const [u8; 16], packet: &Address) -> bool {
     // SAFETY: as above.
     let [high, low] = unsafe { *slot.cast::<Address>() };
     high == packet[0] && low == packet[1]
@@ -245,6 +252,13 @@ unsafe fn same_address(slot: *const [u8; 16], packet: &Address) -> bool {
 pub fn bytes(addr: Address) -> [u8; 16] {
     // SAFETY: two words are sixteen bytes.
     unsafe { core::mem::transmute::<Address, [u8; 16]>(addr) }
+}
+
+/// The other way round.
+#[inline(always)]
+pub fn address(bytes: [u8; 16]) -> Address {
+    // SAFETY: sixteen bytes are two words.
+    unsafe { core::mem::transmute::<[u8; 16], Address>(bytes) }
 }
 
 /// The word by which a socket or a pair finds this slot again.

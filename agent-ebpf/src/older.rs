@@ -45,7 +45,8 @@ pub extern "C" fn older_listeners(ctx: *mut TaskFile) -> i32 {
         && socket.state == STATE_LISTEN
     {
         let listener = listener(&socket);
-        // A full map leaves connections without a direction, which they are then counted by.
+        // A listener that finds no room, as one that is closed by now, leaves its connections to be
+        // taken for ones that were begun here.
         let _ = LISTENERS.insert(listener, 1, u64::from(BPF_ANY));
     }
     0

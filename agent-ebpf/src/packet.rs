@@ -40,9 +40,11 @@ const ICMP_ECHO: u8 = 8;
 const ICMPV6_UNREACHABLE: u8 = 1;
 const ICMPV6_ECHO: u8 = 128;
 const ICMPV6_ECHO_REPLY: u8 = 129;
-/// Protocol unreachable and port unreachable (RFC 792); port unreachable (RFC 4443).
+/// Protocol unreachable, port unreachable and fragmentation needed (RFC 792); port unreachable
+/// (RFC 4443).
 const ICMP_CODE_PROTOCOL: u8 = 2;
 const ICMP_CODE_PORT: u8 = 3;
+const ICMP_CODE_TOO_BIG: u8 = 4;
 const ICMPV6_CODE_PORT: u8 = 4;
 
 /// SCTP chunk types (RFC 9260).
@@ -280,28 +282,55 @@ pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Parsed {
     parsed
 }
 
-/// Whether it is TCP right behind an IP header of the usual length, and neither begins nor ends
-/// anything.
+/// The flags of TCP right behind an IP header of the usual length; none, and nothing said, of all
+/// other packets.
 #[inline(always)]
-pub fn continues_tcp(ctx: &SkBuffContext) -> bool {
-    let Some(header) = in_place::<Ipv4Header>(ctx, 0) else { return false };
+pub fn tcp_flags(ctx: &SkBuffContext) -> Option<u8> {
+    let header = in_place::<Ipv4Header>(ctx, 0)?;
     // SAFETY: `in_place` checked that the whole of each is there.
     unsafe {
         let offset = if (*header).version_ihl == IPV4_WITHOUT_OPTIONS {
             let fragment = u16::from_be((*header).fragment) & IPV4_FRAGMENT_OFFSET;
             if (*header).protocol != IPPROTO_TCP || fragment != 0 {
-                return false;
+                return None;
             }
             size_of::<Ipv4Header>()
         } else {
-            let Some(header) = in_place::<Ipv6Header>(ctx, 0) else { return false };
+            let header = in_place::<Ipv6Header>(ctx, 0)?;
             if (*header).version as u8 >> 4 != 6 || (*header).next_header != IPPROTO_TCP {
-                return false;
+                return None;
             }
             size_of::<Ipv6Header>()
         };
-        let Some(tcp) = in_place::<TcpStart>(ctx, offset) else { return false };
-        (*tcp).flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0
+        Some((*in_place::<TcpStart>(ctx, offset)?).flags)
+    }
+}
+
+/// The peer's address and port of UDP right behind an IP header of the usual length; none, and
+/// nothing said, of all other packets.
+#[inline(always)]
+pub fn udp_peer(ctx: &SkBuffContext, way: Way) -> Option<(Address, u16)> {
+    let is_sent = matches!(way, Way::Sent);
+    let header = in_place::<Ipv4Header>(ctx, 0)?;
+    // SAFETY: `in_place` checked that the whole of each is there.
+    unsafe {
+        let (peer, offset) = if (*header).version_ihl == IPV4_WITHOUT_OPTIONS {
+            let fragment = u16::from_be((*header).fragment) & IPV4_FRAGMENT_OFFSET;
+            if (*header).protocol != IPPROTO_UDP || fragment != 0 {
+                return None;
+            }
+            let peer = if is_sent { (*header).destination } else { (*header).source };
+            (ipv4(peer), size_of::<Ipv4Header>())
+        } else {
+            let header = in_place::<Ipv6Header>(ctx, 0)?;
+            if (*header).version as u8 >> 4 != 6 || (*header).next_header != IPPROTO_UDP {
+                return None;
+            }
+            let peer = if is_sent { (*header).destination } else { (*header).source };
+            (ipv6(peer).0, size_of::<Ipv6Header>())
+        };
+        let [source, destination] = *in_place::<Ports>(ctx, offset)?;
+        Some((peer, u16::from_be(if is_sent { destination } else { source })))
     }
 }
 
@@ -459,6 +488,8 @@ fn echo(ctx: &SkBuffContext, packet: &mut Packet, offset: usize) -> Result<(), P
     packet.pair_port = u16::from_be_bytes([high, low]);
     match (is_v6, kind) {
         (false, ICMP_ECHO | ICMP_ECHO_REPLY) | (true, ICMPV6_ECHO | ICMPV6_ECHO_REPLY) => Ok(()),
+        // There is a way, only not for a packet of this size.
+        (false, ICMP_UNREACHABLE) if code == ICMP_CODE_TOO_BIG => Err(Parsed::Infrastructure),
         (false, ICMP_UNREACHABLE) | (true, ICMPV6_UNREACHABLE) => {
             let is_port = if is_v6 {
                 code == ICMPV6_CODE_PORT

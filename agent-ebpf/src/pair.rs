@@ -19,6 +19,8 @@ use crate::{
     clock, count,
     flow::{self, ANSWER, ANY_DIRECTION, ATTEMPT, Decision, Marks, NO_SLOT, NOTHING, RESET, Step},
     maps::{PAIRS, SocketState},
+    names::DNS_PORT,
+    opaque,
     packet::{
         self, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet,
         Role, Way,
@@ -35,6 +37,28 @@ const SOCK_RAW: u32 = 3;
 /// errno of include/uapi/asm-generic/errno-base.h, as the helpers return it.
 const EEXIST: i32 = -17;
 
+/// The slot of a datagram of a pair that was answered and that the socket remembers: that it passed
+/// is all that it tells. None of all other packets, and of those from DNS servers, which are read.
+#[inline(always)]
+pub fn in_stream(
+    ctx: &SkBuffContext,
+    way: Way,
+    state: *mut SocketState,
+) -> Option<*mut FlowSlot> {
+    // SAFETY: a live map value; one aligned word, so it is read whole.
+    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    if !cached.answered() || cached.peer_port() == DNS_PORT {
+        return None;
+    }
+    let slot = flow::remembered(cached)?;
+    let (peer, port) = packet::udp_peer(ctx, way)?;
+    // SAFETY: a live map value.
+    let same = unsafe {
+        flow::same_address(&raw const (*slot).peer_addr, &peer) && (*slot).protocol == IPPROTO_UDP
+    };
+    if same && port == cached.peer_port() { Some(slot) } else { None }
+}
+
 /// Says what the packet means, and notes in the pair that it was heard of.
 #[inline(always)]
 pub fn decide(
@@ -45,20 +69,33 @@ pub fn decide(
 ) -> Decision {
     // SAFETY: a live map value; one aligned word, so it is read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    if cached.peer_port() == packet.pair_port {
-        let number = flow::cached_slot(ctx, cached, packet, ANY_DIRECTION);
-        if let Some(slot) = flow::slot(number) {
-            return of_socket(ctx, packet, state, (number, slot), cached);
+    let mut number = remembered(ctx, packet, cached);
+    if number == NO_SLOT && has_ports(packet.protocol) {
+        // SAFETY: a field that all sockets have.
+        if unsafe { (*sk).state } == STATE_ESTABLISHED {
+            as_asked(packet, sk);
+        } else {
+            as_sent(packet, state, cached);
         }
+        number = opaque::zero(ctx).u32(remembered(ctx, packet, cached));
     }
-    // SAFETY: a field that all sockets have.
-    if unsafe { (*sk).state } == STATE_ESTABLISHED && has_ports(packet.protocol) {
-        as_asked(packet, sk);
+    if let Some(slot) = flow::slot(number) {
+        return of_socket(ctx, packet, state, (number, slot), cached);
     }
     match known(ctx, packet, state) {
         Some(pair) => of_pair(ctx, packet, pair),
         None if is_copy(packet, sk) => Decision::NONE,
         None => beginning(ctx, packet, state).decision(),
+    }
+}
+
+/// The slot that the socket remembers, if the packet is of that pair.
+#[inline(always)]
+fn remembered(ctx: &SkBuffContext, packet: &Packet, cached: CachedFlow) -> u32 {
+    if cached.peer_port() == packet.pair_port {
+        flow::cached_slot(ctx, cached, packet, ANY_DIRECTION)
+    } else {
+        NO_SLOT
     }
 }
 
@@ -89,6 +126,26 @@ fn as_asked(packet: &mut Packet, sk: *mut bpf_sock) {
         packet.peer = wire_addr;
         packet.peer_port = wire_port;
         packet.pair_port = wire_port;
+    }
+}
+
+/// A socket of the node that asked for a Service without being connected to it: on their way out
+/// its packets have the backend's address already, and answers have the Service's. A Service begins
+/// nothing, so what comes from one to a socket that asked one peer is from that peer.
+#[inline(always)]
+fn as_sent(packet: &mut Packet, state: *mut SocketState, cached: CachedFlow) {
+    // SAFETY: a live map value.
+    let one_peer = has_one_peer(unsafe { (*state).phase });
+    if matches!(packet.way, Way::Sent) || !one_peer {
+        return;
+    }
+    let Some(slot) = flow::remembered(cached) else { return };
+    // SAFETY: a live map value.
+    let (peer, direction) = unsafe { ((*slot).peer_addr, (*slot).direction) };
+    if direction == DIRECTION_EGRESS && flow::service(packet).is_some() {
+        packet.peer = flow::address(peer);
+        packet.peer_port = cached.peer_port();
+        packet.pair_port = cached.peer_port();
     }
 }
 
@@ -248,16 +305,18 @@ fn beginning(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> B
         return Beginning::Unknown;
     }
     let is_older = phase == PHASE_OLDER || phase == PHASE_OLDER_PEERS;
-    // A socket on which nothing was heard has forgotten nothing.
-    let may_follow = used || is_older || phase == PHASE_PEERS;
     if sent {
-        if may_follow && flow::is_known(ctx, packet, DIRECTION_INGRESS) {
+        // Also of a socket on which nothing was heard: one is made for each client of a server that
+        // heard it on another socket of the same port.
+        if flow::is_known(ctx, packet, DIRECTION_INGRESS) {
             return Beginning::PeerAsked;
         }
         return if is_older { Beginning::Unknown } else { Beginning::WeAsk };
     }
     // A Service begins nothing: this is what its backend answered to a process of the node, whose
     // own packets carry the backend's address.
+    // A socket on which nothing was heard has forgotten nothing.
+    let may_follow = used || is_older || phase == PHASE_PEERS;
     if may_follow
         && (flow::service(packet).is_some() || flow::is_known(ctx, packet, DIRECTION_EGRESS))
     {

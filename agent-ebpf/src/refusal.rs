@@ -7,10 +7,10 @@
 use aya_ebpf::{
     helpers::bpf_sk_storage_get, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
-use parapet_common::DIRECTION_EGRESS;
+use parapet_common::{DIRECTION_EGRESS, TOTAL_REFUSED};
 
 use crate::{
-    flow,
+    count, flow,
     maps::{Offset, SOCKETS, SocketState},
     packet::IPPROTO_TCP,
     socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_REFUSED},
@@ -39,7 +39,10 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let (error, is_final) = match read::<i32>(sk, Offset::SockErr) {
-        Some(0) => (queued(sk), false),
+        Some(0) => match queued(sk) {
+            Some(error) => (error, false),
+            None => return 0,
+        },
         Some(error) => (error, true),
         None => return 0,
     };
@@ -56,20 +59,19 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The newest error of the socket's error queue, if ICMP brought it; else 0. Of an IPv4 connection
-/// that is being made the kernel queues the error first, and only then makes it the socket's
-/// (tcp_v4_err, Linux 5.9), if the socket is not in use just then.
+/// The newest error of the socket's error queue, 0 of an empty queue. Of an IPv4 connection that is
+/// being made the kernel queues the error first, and only then makes it the socket's (tcp_v4_err,
+/// Linux 5.9), if the socket is not in use just then. None if what was queued last is no error that
+/// ICMP brought: when a packet was sent, or that its memory is free again, is told the same way.
 #[inline(always)]
-fn queued(sk: Pointer) -> i32 {
+fn queued(sk: Pointer) -> Option<i32> {
     let queue = within(sk, Offset::SockErrorQueue);
-    let newest = read::<Pointer>(queue, Offset::SkBuffHeadPrev).filter(|newest| *newest != queue);
-    let error = newest.and_then(|newest| {
-        read::<ExtendedError>(within(newest, Offset::SkBuffCb), Offset::ExtendedError)
-    });
-    match error {
-        Some(error) if matches!(error.origin, ORIGIN_ICMP | ORIGIN_ICMP6) => error.errno,
-        _ => 0,
+    let newest = read::<Pointer>(queue, Offset::SkBuffHeadPrev)?;
+    if newest == queue {
+        return Some(0);
     }
+    let error = read::<ExtendedError>(within(newest, Offset::SkBuffCb), Offset::ExtendedError)?;
+    matches!(error.origin, ORIGIN_ICMP | ORIGIN_ICMP6).then_some(error.errno)
 }
 
 /// The part of `struct sock_extended_err` of include/uapi/linux/errqueue.h up to its origin.
@@ -86,34 +88,37 @@ const ORIGIN_ICMP6: u8 = 3;
 fn refused(state: *mut SocketState, is_port: bool, is_final: bool, taken: bool) {
     // SAFETY: a live map value, null-checked by the caller.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    let Some(slot) = flow::remembered(cached) else { return };
+    let slot = flow::remembered(cached);
     // SAFETY: live map values.
     unsafe {
-        if (*slot).direction != DIRECTION_EGRESS {
-            return;
-        }
-        match (*slot).protocol {
+        if (*state).phase == PHASE_OPENING {
             // What was taken may have been a time-out, but not before a SYN was sent again.
-            IPPROTO_TCP
-                if (*state).phase == PHASE_OPENING && !(taken && (*state).repeated_syns > 0) =>
-            {
-                let is_first = (*state).repeated_syns & SYN_REFUSED == 0;
-                if is_final {
-                    (*state).phase = PHASE_ENDED_EGRESS;
-                } else {
-                    // The kernel may go on: what it sends then is still this attempt.
-                    (*state).repeated_syns |= SYN_REFUSED;
-                }
-                if !is_first {
-                    return;
-                }
+            if taken && (*state).repeated_syns > 0 {
+                return;
             }
+            let is_first = (*state).repeated_syns & SYN_REFUSED == 0;
+            if is_final {
+                (*state).phase = PHASE_ENDED_EGRESS;
+            } else {
+                // The kernel may go on: what it sends then is still this attempt.
+                (*state).repeated_syns |= SYN_REFUSED;
+            }
+            if !is_first {
+                return;
+            }
+        } else {
             // One attempt ends once: a refused one counts no answer any more.
-            protocol if protocol != IPPROTO_TCP && !cached.answered() => {
-                core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0);
+            let Some(slot) = slot else { return };
+            let is_tcp = (*slot).protocol == IPPROTO_TCP;
+            if is_tcp || (*slot).direction != DIRECTION_EGRESS || cached.answered() {
+                return;
             }
-            _ => return,
+            core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0);
         }
-        flow::refuse(slot, is_port);
+    }
+    match slot {
+        Some(slot) => flow::refuse(slot, is_port),
+        // There was no room for its flow.
+        None => count::total(TOTAL_REFUSED),
     }
 }

@@ -24,16 +24,16 @@ use crate::{
     },
 };
 
-/// The slot of a packet that tells nothing but that it passed: in the middle of a connection, or at
-/// its end, whose slot the socket remembers. A socket's peer is the same from its first packet to
-/// its last one, so that none of this needs the packet's addresses. None of all other packets, and
-/// of those from DNS servers, which are read.
+/// The slot of a packet in an open connection, whose slot the socket remembers, and whether the
+/// connection ends with it, which is then written down. A socket's peer is the same from its first
+/// packet to its last one, so that none of this needs the packet's addresses. None of all other
+/// packets, and of those from DNS servers, which are read.
 #[inline(always)]
 pub fn in_stream(
     ctx: &SkBuffContext,
     sk: *mut bpf_sock,
     state: *mut SocketState,
-) -> Option<*mut FlowSlot> {
+) -> Option<(*mut FlowSlot, Marks)> {
     // SAFETY: a live map value; the flow is one aligned word, read whole.
     let (phase, cached) =
         unsafe { ((*state).phase, CachedFlow(core::ptr::read_volatile(&raw const (*state).flow))) };
@@ -45,7 +45,16 @@ pub fn in_stream(
         return None;
     }
     let slot = flow::remembered(cached)?;
-    if packet::continues_tcp(ctx) { Some(slot) } else { None }
+    let flags = packet::tcp_flags(ctx)?;
+    if flags & TCP_SYN != 0 {
+        return None;
+    }
+    // What has no SYN means the same whichever way it goes.
+    let (next, marks) = advance(phase, Way::Received, flags, false);
+    if next != phase {
+        turn(state, phase, next, marks);
+    }
+    Some((slot, marks))
 }
 
 /// Says what the packet means, and writes the connection's next phase.

@@ -319,7 +319,7 @@ fn as_record(event: Event, clock: &Clock, prefix: &str, seen: impl FnOnce(u32)) 
 
 /// The path below the watched cgroup, if it is there.
 fn below(prefix: &str, path: &str) -> Option<String> {
-    // The kernel could not say the path: the engine finds it by id, or says that it is unknown.
+    // The kernel could not say the path: it is looked for among the folders, see `runtime`.
     if path.is_empty() {
         return Some(String::new());
     }

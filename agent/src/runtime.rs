@@ -152,7 +152,8 @@ pub async fn run(
     sources::watch(&config, &queue, &stopped);
     let server = tokio::spawn(crate::export::http::serve(listener, published));
     let volumes = secrets::watch(&config.secrets, &stopped);
-    let mut sensing = tokio::spawn(sense(sensor, queue, told, volumes, stopped));
+    let root = (config.kernel.cgroup_root.clone(), started);
+    let mut sensing = tokio::spawn(sense(sensor, root, queue, told, volumes, stopped));
     let owning = tokio::spawn(owner.own(inbox));
 
     let ended = tokio::select! {
@@ -178,13 +179,14 @@ pub async fn run(
 /// Hands over records until it is stopped; waits while the queue is full.
 async fn sense(
     mut sensor: Sensor,
+    (root, started): (PathBuf, Timestamp),
     queue: mpsc::Sender<Message>,
     mut services: watch::Receiver<services::Wanted>,
     mut volumes: secrets::Volumes,
     mut stopped: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
     loop {
-        let records = tokio::select! {
+        let mut records = tokio::select! {
             records = sensor.next() => records?,
             Ok(()) = services.changed() => {
                 let left_out = sensor.set_services(&services.borrow_and_update());
@@ -203,6 +205,10 @@ async fn sense(
             }
             _ = stopped.changed() => break,
         };
+        if cgroups::may_be_missed(&records) {
+            // Before the flows that are theirs. Nobody saw them start.
+            records.splice(..0, cgroups::existing(&root, started));
+        }
         volumes.look(&records);
         volumes.sweep(&mut sensor);
         // The engine's task outlives this one; if it is gone there is nobody to tell.

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
-use parapet::kernel::measure::EmptyHooks;
+use parapet::kernel::measure::StandIns;
 use parapet::kernel::{KernelConfig, check};
 use support::cgroup;
 use support::node::Node;
@@ -88,7 +88,7 @@ fn elsewhere(pods: &Pods, file: &Path) -> anyhow::Result<()> {
 /// What the agent itself used comes out, too.
 fn third(pods: &Pods, file: &Path, there: There) -> anyhow::Result<(Done, Duration)> {
     let agent = (there == There::Agent).then(|| pods.agent()).transpose()?;
-    let empty = (there == There::Empty).then(EmptyHooks::of_system_calls).transpose();
+    let empty = (there == There::Empty).then(StandIns::of_system_calls).transpose();
     let _empty = empty.map_err(|error| anyhow!(error))?;
     let pid = agent.as_ref().map(|agent| agent.pid());
     if agent.is_some() {

@@ -1,15 +1,15 @@
 //! What applications notice: their times at a steady rate and their throughput in closed loops,
 //! with the agent over without.
 //!
-//! Three nodes take turns of a moment, each with a client and a server: one that an agent watches,
+//! Four nodes take turns of a moment, each with a client and a server: one that an agent watches,
 //! one with programs that do nothing in the places of the agent's, which is what the kernel takes
-//! for calling any, and one with neither. All are there all the time, so that what else happens on
+//! for calling any, one with the least that a flow counter can do, and one with neither. All are there all the time, so that what else happens on
 //! the machine happens to all; their order changes with each turn, and in the end each was watched.
 //! The number is the middle of the turns' ratios. What the agent's own process takes meanwhile all
 //! three notice, and `cost` measures by itself.
 
 use anyhow::anyhow;
-use parapet::kernel::measure::EmptyHooks;
+use parapet::kernel::measure::{StandIn, StandIns};
 use support::agent::Agent;
 
 use crate::load::{Closed, Done, Load, Work};
@@ -42,13 +42,15 @@ struct Part {
 }
 
 /// The parts of the nodes, in the order of these.
-type Turn = [Part; 3];
+type Turn = [Part; PLACES];
+const PLACES: usize = 4;
 const WATCHED: usize = 0;
 const EMPTY: usize = 1;
-const NEITHER: usize = 2;
+const FLOOR: usize = 2;
+const NEITHER: usize = 3;
 
 pub(crate) fn measure() -> anyhow::Result<()> {
-    let mut places = [Place::start()?, Place::start()?, Place::start()?];
+    let mut places = [Place::start()?, Place::start()?, Place::start()?, Place::start()?];
     let mut turns = Vec::new();
     for _ in 0..places.len() {
         turns.extend(take_turns(&mut places)?);
@@ -97,11 +99,14 @@ impl Place {
     }
 }
 
-/// Turns with the first place watched and empty programs in the second.
-fn take_turns(places: &mut [Place; 3]) -> anyhow::Result<Vec<Turn>> {
+/// Turns with the first place watched and others' programs in the next two.
+fn take_turns(places: &mut [Place; PLACES]) -> anyhow::Result<Vec<Turn>> {
     let agent = places[WATCHED].pods.agent_of_flows()?;
-    let _empty = EmptyHooks::of_packets(places[EMPTY].pods.node.cgroup_root())
-        .map_err(|error| anyhow!(error))?;
+    let stand_in = |place: usize, what| {
+        let root = places[place].pods.node.cgroup_root();
+        StandIns::of_packets(root, what).map_err(|error| anyhow!(error))
+    };
+    let _stand_ins = [stand_in(EMPTY, StandIn::Empty)?, stand_in(FLOOR, StandIn::Floor)?];
     let mut turns = Vec::new();
     // The first one only warms.
     for number in 0..=TURNS {
@@ -117,11 +122,11 @@ fn take_turns(places: &mut [Place; 3]) -> anyhow::Result<Vec<Turn>> {
     Ok(turns)
 }
 
-/// Each of all orders in turn.
-fn order(number: usize) -> [usize; 3] {
-    let mut order = [WATCHED, EMPTY, NEITHER];
-    order.rotate_left(number % 3);
-    if number / 3 % 2 == 1 {
+/// Each place is first, second and so on as often as any other.
+fn order(number: usize) -> [usize; PLACES] {
+    let mut order = [WATCHED, EMPTY, FLOOR, NEITHER];
+    order.rotate_left(number % PLACES);
+    if number / PLACES % 2 == 1 {
         order.reverse();
     }
     order
@@ -159,6 +164,7 @@ fn report(
         .with(&format!("with_{unit}"), median(all(WATCHED)))
         .with(&format!("without_{unit}"), median(neither.iter().copied()))
         .with("with_empty_programs", median(over(EMPTY)))
+        .with("with_floor_programs", median(over(FLOOR)))
         .with("quarter_below", at(1))
         .with("quarter_above", at(3))
         .with("turns", number(turns.len() as u64))

@@ -6,18 +6,21 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use parapet::kernel::{KernelConfig, Sensor};
+use parapet_common::{SERVICE_ONE_BY_ONE, ServicePort};
 use parapet_core::flow::Direction;
 use parapet_core::record::{Counts, Record};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketType, connect, connect_unspec, listen, recv, send,
-    socket,
+    AddressFamily, RecvFlags, SendFlags, SocketType, bind, connect, connect_unspec, listen, recv,
+    send, socket, sockopt,
 };
 use support::cgroup;
+use support::traffic::raw;
 
 /// How a child knows that it is one: `peers,datagrams a peer,port`.
 const GENERATE: &str = "PARAPET_TEST_GENERATE";
@@ -28,6 +31,13 @@ const CONNECT: &str = "PARAPET_TEST_CONNECT";
 const AGAIN: &str = "PARAPET_TEST_AGAIN";
 /// What the child says before its port, in a line of its own.
 const LISTENS: &str = "listens on ";
+
+/// The same for a child that asks this UDP port and has the kernel tell it of each packet that left.
+const TOLD: &str = "PARAPET_TEST_TOLD";
+/// The same for a child that opens two TCP connections to this port and closes one.
+const TWO: &str = "PARAPET_TEST_TWO";
+/// The same for a child that serves UDP with a socket for each client: the port of its only one.
+const EACH: &str = "PARAPET_TEST_EACH";
 
 /// A cgroup of the test's own.
 struct Cgroup {
@@ -135,6 +145,41 @@ fn again_process() {
     accepted.read_exact(&mut [0; SECOND_BYTES]).unwrap();
 }
 
+/// Nor this.
+#[test]
+fn told_process() {
+    let Ok(port) = std::env::var(TOLD) else { return };
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    raw::tell_of_sent(socket.as_fd()).unwrap();
+    socket.connect((Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap();
+    socket.send(b"question").unwrap();
+    assert_eq!(socket.recv(&mut [0; 16]).unwrap(), 6);
+}
+
+/// Nor this. It does as DTLS servers do: a first datagram is heard by the socket of all, and
+/// answered by one of its client's own on the same port.
+#[test]
+fn each_process() {
+    let Ok(port) = std::env::var(EACH) else { return };
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.parse().unwrap());
+    let bound = || {
+        let socket = socket(AddressFamily::INET, SocketType::DGRAM, None).unwrap();
+        sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+        bind(&socket, &address).unwrap();
+        UdpSocket::from(socket)
+    };
+    let all = bound();
+    println!("{LISTENS}{port}");
+    let (_, client) = all.recv_from(&mut [0; 16]).unwrap();
+    let own = bound();
+    own.connect(client).unwrap();
+    own.send(b"answer").unwrap();
+    own.recv(&mut [0; 16]).unwrap();
+    own.send(b"answer").unwrap();
+}
+
 const FIRST_BYTES: usize = 5_000;
 const SECOND_BYTES: usize = 90_000;
 
@@ -186,6 +231,9 @@ async fn every_packet_is_counted_or_counted_as_lost() {
         };
         assert_eq!(seen, expected, "{peers} peers");
         assert_eq!(sensor.capacity()[0], ("flows", kept, u64::from(CAPACITY)));
+        let totals = sensor.totals();
+        let totals = (totals.attempts, totals.answered, totals.refused);
+        assert_eq!(totals, (u64::from(peers), 0, 0), "whatever room there was");
         assert_eq!(count(&sensor.read_now()), Seen::default(), "nothing is counted twice");
     }
 }
@@ -315,6 +363,106 @@ async fn a_socket_used_again_counts_for_its_new_peer() {
     ];
     expected.sort_unstable();
     assert_eq!(seen, expected);
+}
+
+/// A child that does what the variable says with this port.
+fn child(test: &str, variable: &str, port: u16) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, port.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Direction, port, attempts, answered and refused of the only flow.
+fn only_flow(sensor: &mut Sensor) -> (Option<Direction>, u16, u64, u64, u64) {
+    let records = sensor.read_now();
+    let flows = records.iter().filter_map(|record| match record {
+        Record::Flow(flow) => Some(flow),
+        _ => None,
+    });
+    let flows: Vec<_> = flows.collect();
+    let [flow] = flows[..] else { panic!("{flows:?}") };
+    let Counts { attempts, answered, refused, refused_port, refused_route, .. } = flow.counts;
+    let refused = refused + refused_port + refused_route;
+    (flow.direction, flow.service_port, attempts, answered, refused)
+}
+
+#[tokio::test]
+async fn what_the_kernel_tells_of_sent_packets_is_no_refusal() {
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let cgroup = Cgroup::new("told");
+    let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
+    let mut child = child("sensor::told_process", TOLD, port);
+    start_in(&cgroup, &mut child);
+    let (_, client) = server.recv_from(&mut [0; 16]).unwrap();
+    server.send_to(b"answer", client).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(only_flow(&mut sensor), (Some(Direction::Egress), port, 1, 1, 0));
+}
+
+#[tokio::test]
+async fn a_socket_for_one_client_of_a_server_asks_nobody() {
+    let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    // Free a moment ago: the child needs one that is known before it is bound.
+    let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let cgroup = Cgroup::new("each");
+    let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
+    let mut child = child("sensor::each_process", EACH, port);
+    start_in(&cgroup, &mut child);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(LISTENS)));
+    for _ in 0..2 {
+        client.send_to(b"question", (Ipv4Addr::LOCALHOST, port)).unwrap();
+        assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(only_flow(&mut sensor), (Some(Direction::Ingress), port, 1, 1, 0));
+}
+
+/// Nor this: two connections, of which one stays until its stdin ends.
+#[test]
+fn two_process() {
+    let Ok(port) = std::env::var(TWO) else { return };
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let address = (Ipv4Addr::LOCALHOST, port.parse().unwrap());
+    let _kept = TcpStream::connect(address).unwrap();
+    drop(TcpStream::connect(address).unwrap());
+    println!("{LISTENS}nothing");
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[tokio::test]
+async fn a_connection_to_a_divided_service_gives_its_slot_back_soon_after_its_end() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = server.local_addr().unwrap().port();
+    let cgroup = Cgroup::new("two");
+    // A thirtieth of this passes between two reads here, and far from all of it.
+    let config = KernelConfig { idle_max: Duration::from_secs(6), ..cgroup.config(8) };
+    let mut sensor = Sensor::load(&config).unwrap();
+    let mut addr = [0; 16];
+    addr[..4].copy_from_slice(&Ipv4Addr::LOCALHOST.octets());
+    let divided = ServicePort { addr, port, protocol: 6, family: 4, reserved: 0 };
+    assert_eq!(sensor.set_services(&[(divided, SERVICE_ONE_BY_ONE)].into()), 0);
+    let mut child = child("sensor::two_process", TWO, port);
+    start_in(&cgroup, &mut child);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains(LISTENS)));
+    let seen = count(&sensor.read_now());
+    assert_eq!((seen.flows, seen.attempts, seen.lost), (2, 2, 0));
+    assert_eq!(sensor.capacity()[0], ("flows", 2, 8));
+    // Over for long enough, then hidden for long enough.
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        sensor.read_now();
+    }
+    assert_eq!(sensor.capacity()[0], ("flows", 1, 8), "the open one stays");
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
 }
 
 #[tokio::test]

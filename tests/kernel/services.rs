@@ -371,6 +371,30 @@ fn the_node_and_its_pods_reach_backends_by_every_kind_of_address() {
 }
 
 #[test]
+fn the_node_asks_services_by_datagrams_and_is_answered() {
+    let mut node = new_node();
+    let pod = node.pod(&PodSpec::new("b", "dns")).unwrap();
+    let _serving = pod.spawn(&Task::serve_udp(&[5353])).unwrap();
+    let ports = vec![Port::new("dns", "UDP", 7000, 5353)];
+    let service = node.service("b", "dns", ports, &[&pod]).unwrap();
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    // The agent tells the kernel of the Service within its next second.
+    std::thread::sleep(Duration::from_secs(2));
+    for family in BOTH {
+        // Each socket is one pair, and every datagram of it was answered.
+        for sockets in [Sockets::Connected, Sockets::Shared] {
+            let task = Task::send(service.at(family, 7000), 4, sockets);
+            let counts = node.spawn_on_node(&task).unwrap().finish().unwrap();
+            assert_eq!((counts.pairs, counts.answered), (1, 4), "{family:?} {sockets:?}");
+        }
+    }
+    let edge = "egress node-1 -> b/dns UDP/5353";
+    let report = expect(&agent, &[(edge, &[("answered", 4)])]);
+    let counts = report.edges.iter().find(|each| each.shown() == edge).unwrap().counts;
+    assert_eq!((counts.attempts, counts.answered, counts.sent_packets), (4, 4, 16));
+}
+
+#[test]
 fn a_headless_service_is_its_pods() {
     let mut node = new_node();
     let client = node.pod(&PodSpec::new("a", "client")).unwrap();

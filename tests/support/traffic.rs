@@ -22,7 +22,7 @@ mod inject;
 mod names;
 mod pass;
 mod race;
-mod raw;
+pub mod raw;
 mod read;
 mod resolve;
 mod send;

@@ -70,21 +70,30 @@ pub fn statistics() -> Result<OwnedFd, String> {
     enable_stats(Stats::RunTime).map_err(|error| chain(&error))
 }
 
-/// Programs that do nothing in the places of the agent's: the price of the kernel's calling any.
-/// They are gone when this is dropped.
-pub struct EmptyHooks {
+/// Programs that stand in the places of the agent's. They are gone when this is dropped.
+pub struct StandIns {
     _programs: Ebpf,
 }
 
-impl EmptyHooks {
+/// What stands in the places of the packet programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StandIn {
+    /// Does nothing: the price of the kernel's calling any.
+    Empty,
+    /// The least that a flow counter can do.
+    Floor,
+}
+
+impl StandIns {
     /// In the places of the packet programs.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn of_packets(cgroup: &Path) -> Result<Self, String> {
+    pub fn of_packets(cgroup: &Path, stand_in: StandIn) -> Result<Self, String> {
         let load::Opened { mut programs, .. } = opened()?;
         let root = File::open(cgroup).map_err(|error| error.to_string())?;
-        let program = programs.program_mut(PROGRAMS[0]).ok_or("not in the object")?;
+        let program = programs.program_mut(PROGRAMS[stand_in as usize]);
+        let program = program.ok_or("not in the object")?;
         let program: &mut CgroupSkb =
             program.try_into().map_err(|error: ProgramError| chain(&error))?;
         program.load().map_err(|error| chain(&error))?;
@@ -110,9 +119,14 @@ impl EmptyHooks {
     }
 }
 
+/// More than the applications of a bench have.
+const STAND_IN_FLOWS_MAX: u32 = 1_024;
+
 fn opened() -> Result<load::Opened, String> {
-    let config = KernelConfig { flows_max: 1, ..KernelConfig::default() };
-    load::open(&config, None).map_err(|error| error.to_string())
+    let config = KernelConfig { flows_max: STAND_IN_FLOWS_MAX, ..KernelConfig::default() };
+    let maps = [&load::FLOW_MAPS[..], &[MAP_FLOOR]].concat();
+    load::open_as(&config, None, VerifierLogLevel::default(), &maps)
+        .map_err(|error| error.to_string())
 }
 
 /// All of [`PROGRAMS`], attached to one cgroup.

@@ -25,6 +25,8 @@ use super::clock::Clock;
 
 /// Under pressure (9 of 10 slots taken) idle flows leave after this share of the usual time.
 const PRESSURE_IDLE_DIVISOR: u32 = 10;
+/// The same for what is over: ten seconds, in which the last packets of a close have passed.
+const ENDED_IDLE_DIVISOR: u32 = 30;
 
 /// Longer than any packet program runs: a slot hidden for this long is in nobody's hands.
 const GRACE_NS: u64 = 100_000_000;
@@ -305,6 +307,7 @@ impl Slots {
         let since = clock.timestamp(self.read_ns);
         self.read_ns = clock.monotonic_ns();
         let idle_ns = self.idle_ns();
+        let ended_idle_ns = idle_ns.min(nanoseconds(self.idle_max / ENDED_IDLE_DIVISOR));
         let (mut freed, mut hidden) = (Vec::new(), Vec::new());
         let mut unread = 0_u64;
         for (number, taken) in &mut self.taken {
@@ -316,6 +319,7 @@ impl Slots {
             if let Some(record) = record(&slot, taken, clock, since) {
                 records.push(Record::Flow(record));
             }
+            let idle_ns = if is_over(&slot) { ended_idle_ns } else { idle_ns };
             if let Some(leaving_since_ns) = taken.leaving_since_ns {
                 if self.read_ns.saturating_sub(leaving_since_ns) < GRACE_NS {
                     continue;
@@ -350,8 +354,17 @@ impl Slots {
     fn idle_ns(&self) -> u64 {
         let crowded = self.entries().saturating_mul(10) > self.capacity().saturating_mul(9);
         let idle = if crowded { self.idle_max / PRESSURE_IDLE_DIVISOR } else { self.idle_max };
-        u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX)
+        nanoseconds(idle)
     }
+}
+
+/// A connection to a divided Service has a slot of its own, and needs it no more when it is closed.
+fn is_over(slot: &FlowSlot) -> bool {
+    slot.local_port != 0 && slot.closed_total > 0
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn empty() -> FlowSlot {

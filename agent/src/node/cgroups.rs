@@ -6,6 +6,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use parapet_common::{STAGE_NAMES, STAGE_RING_FULL};
 use parapet_core::flow::Timestamp;
 use parapet_core::record::Record;
 
@@ -57,6 +58,17 @@ fn choose(mounts: &[Mount], asked: Option<&Path>) -> Option<Root> {
 fn prefix(root: &Path, below: &Path) -> Option<String> {
     let (root, below) = (root.to_str()?.trim_end_matches('/'), below.to_str()?);
     Some(if below.is_empty() { root.to_owned() } else { format!("{root}/{below}") })
+}
+
+/// Whether some cgroup was made that these records do not tell, or not where: the ring had no room,
+/// or the path was too long for it.
+#[must_use]
+pub fn may_be_missed(records: &[Record]) -> bool {
+    records.iter().any(|record| match record {
+        Record::CgroupCreated { path, .. } => path.is_empty(),
+        Record::Lost { stage, .. } => *stage == STAGE_NAMES[STAGE_RING_FULL as usize],
+        _ => false,
+    })
 }
 
 /// A record for each cgroup below the root and for the root itself, parents first.
@@ -122,6 +134,19 @@ mod tests {
         assert_eq!(at(node), root_of(node, "/node/x"));
         assert_eq!(at("/mnt/part/c"), root_of("/mnt/part/c", "/a b/c"));
         assert_eq!(at("/sys/fs/cgroup/memory"), None);
+    }
+
+    #[test]
+    fn a_cgroup_may_be_missed_if_the_ring_was_full_or_a_path_too_long() {
+        let created = |path: &str| Record::CgroupCreated {
+            cgroup_id: 7,
+            path: path.to_owned(),
+            at: Timestamp(7),
+        };
+        let lost = |stage| Record::Lost { stage, count: 1 };
+        assert!(!may_be_missed(&[created("/kubepods/podx"), lost("flow_quota")]));
+        assert!(may_be_missed(&[created("/kubepods/podx"), created("")]));
+        assert!(may_be_missed(&[lost("ring_full")]));
     }
 
     #[test]

@@ -67,6 +67,23 @@ pub(super) fn open_by_handle(path: &Path) -> anyhow::Result<OwnedFd> {
     Ok(descriptor(opened.into())?)
 }
 
+/// Has the kernel tell this socket, by its error queue, of each packet that left.
+pub fn tell_of_sent(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = libc::SOF_TIMESTAMPING_TX_SOFTWARE | libc::SOF_TIMESTAMPING_SOFTWARE;
+    let length = size_of_val(&flags).try_into().map_err(io::Error::other)?;
+    // SAFETY: the kernel reads one integer of this length.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMPING,
+            (&raw const flags).cast(),
+            length,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Opens what the path says at the moment when the kernel looks: another thread writes it.
 pub(super) fn open_changing(path: &[AtomicU8]) -> io::Result<OwnedFd> {
     assert!(path.last().is_some_and(|last| last.load(std::sync::atomic::Ordering::Relaxed) == 0));

@@ -39,9 +39,13 @@ pub enum Place {
     },
 }
 
-/// Reads a path below the cgroup2 root. None if it was cut before it told whose it is.
+/// Reads a path below the cgroup2 root, which itself is `/`. None if it was cut before it told
+/// whose it is, and of an empty one: that is how the kernel says that it could not tell the path.
 #[must_use]
 pub fn parse(path: &str) -> Option<Place> {
+    if path.is_empty() {
+        return None;
+    }
     // A cut path may end inside a name, and a name cut short would be another pod's.
     let cut = path.len() >= CGROUP_PATH_BYTES_MAX;
     let path = if cut { path.rsplit_once('/').map_or("", |(whole, _)| whole) } else { path };
@@ -230,7 +234,6 @@ mod tests {
     fn a_process_of_the_node_is_known_by_its_unit() {
         for (path, expected) in [
             ("/", ""),
-            ("", ""),
             ("/init.scope", "init.scope"),
             ("/system.slice/kubelet.service", "system.slice/kubelet.service"),
             ("/system.slice/kubelet.service/deeper/still", "system.slice/kubelet.service"),
@@ -264,6 +267,7 @@ mod tests {
         let head = format!("/kubepods/burstable/pod{UID}/");
         let cut = format!("{head}{}", "c".repeat(CGROUP_PATH_BYTES_MAX - head.len()));
         assert_eq!(parse(&cut), pod(UID, None));
+        assert_eq!(parse(""), None, "the kernel could not tell");
         let inside_uid = format!("/{}/kubepods/pod{UID}", "x".repeat(CGROUP_PATH_BYTES_MAX - 30));
         assert_eq!(parse(&inside_uid), None);
     }
