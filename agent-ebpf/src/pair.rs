@@ -40,11 +40,7 @@ const EEXIST: i32 = -17;
 /// The slot of a datagram of a pair that was answered and that the socket remembers: that it passed
 /// is all that it tells. None of all other packets, and of those from DNS servers, which are read.
 #[inline(always)]
-pub fn in_stream(
-    ctx: &SkBuffContext,
-    way: Way,
-    state: *mut SocketState,
-) -> Option<*mut FlowSlot> {
+pub fn in_stream(ctx: &SkBuffContext, way: Way, state: *mut SocketState) -> Option<*mut FlowSlot> {
     // SAFETY: a live map value; one aligned word, so it is read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
     if !cached.answered() || cached.peer_port() == DNS_PORT {
