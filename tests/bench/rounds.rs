@@ -3,10 +3,10 @@
 //!
 //! Four nodes take turns of a moment, each with a client and a server: one that an agent watches,
 //! one with programs that do nothing in the places of the agent's, which is what the kernel takes
-//! for calling any, one with the least that a flow counter can do, and one with neither. All are there all the time, so that what else happens on
-//! the machine happens to all; their order changes with each turn, and in the end each was watched.
-//! The number is the middle of the turns' ratios. What the agent's own process takes meanwhile all
-//! three notice, and `cost` measures by itself.
+//! for calling any, one with the least that a flow counter can do, and one with neither. All are
+//! there all the time, so that what else happens on the machine happens to all; their order changes
+//! with each turn, and in the end each was watched. The number is the middle of the turns' ratios.
+//! What the agent's own process takes meanwhile all notice, and `cost` measures by itself.
 
 use anyhow::anyhow;
 use parapet::kernel::measure::{StandIn, StandIns};

@@ -302,8 +302,8 @@ fn objects_that_cannot_be_read_or_are_huge_harm_no_other() {
     let faulted = || outage.proxy.requests().iter().filter(|one| one.is_faulted).count();
     until(RECOVERY, "both", || (faulted() == 2).then_some(()));
     outage.lives(&agent);
-    // The proxy hands on two megabytes before the first object with a fault: what was ordered is not
-    // yet what was read.
+    // The proxy hands on two megabytes before the first object with a fault: what was ordered is
+    // not yet what was read.
     until(RECOVERY, "the pod with a fault named in the status", || {
         let status: Value = serde_json::from_str(&agent.get("/status").unwrap().body).unwrap();
         let mut pods =

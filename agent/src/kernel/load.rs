@@ -194,7 +194,7 @@ pub(super) fn open_as(
     for map in flow_maps {
         loader.map_max_entries(map, config.flows_max);
     }
-    let share = config.flows_max.div_ceil(config.share_divisor.max(1));
+    let share = flows_share(config);
     loader.override_global("FLOWS_SHARE", &share, true);
     let reads_share = reads_share(config);
     loader.override_global("READS_SHARE", &reads_share, true);
@@ -226,13 +226,18 @@ where
     map.try_into().map_err(|error: T::Error| LoadError::object(format!("{name}: {error}")))
 }
 
+fn flows_share(config: &KernelConfig) -> u32 {
+    config.flows_max.div_ceil(config.share_divisor.max(1))
+}
+
 pub(super) fn slots(programs: &mut Ebpf, config: &KernelConfig) -> Result<Slots, LoadError> {
     let flows = map(programs, MAP_FLOWS)?;
     let Map::Array(slots) = map(programs, MAP_SLOTS)? else {
         return Err(LoadError::object(format!("{MAP_SLOTS} is no array")));
     };
     let free = map(programs, MAP_FREE_SLOTS)?;
-    Slots::new(flows, slots, free, config.flows_max, config.idle_max).map_err(LoadError::object)
+    let room = (config.flows_max, flows_share(config));
+    Slots::new(flows, slots, free, room, config.idle_max).map_err(LoadError::object)
 }
 
 fn refused(probe: &Probe, problem: &str) -> LoadError {

@@ -7,7 +7,7 @@
 //! free ones. An agent that is killed in the middle leaves nothing that the next one cannot go on
 //! with.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroU16;
 use std::ptr::NonNull;
 use std::time::Duration;
@@ -25,7 +25,8 @@ use super::clock::Clock;
 
 /// Under pressure (9 of 10 slots taken) idle flows leave after this share of the usual time.
 const PRESSURE_IDLE_DIVISOR: u32 = 10;
-/// The same for what is over: ten seconds, in which the last packets of a close have passed.
+/// The same for what is over, in a cgroup that used half of its share: ten seconds, in which the
+/// last packets of a close have passed.
 const ENDED_IDLE_DIVISOR: u32 = 30;
 
 /// Longer than any packet program runs: a slot hidden for this long is in nobody's hands.
@@ -164,6 +165,10 @@ pub(super) struct Slots {
     /// In the order of their numbers, so that the view goes once over the array.
     taken: BTreeMap<u32, Taken>,
     idle_max: Duration,
+    /// How many a cgroup may have.
+    share: u64,
+    /// Cgroups that had more than half of that when the counters were read last.
+    crowded: HashSet<u64>,
     rescan: bool,
     /// When the counters were read last; a new count is newer.
     read_ns: u64,
@@ -177,7 +182,7 @@ impl Slots {
         flows: BpfHashMap<MapData, Key, u32>,
         slots: MapData,
         free: Queue<MapData, u32>,
-        count: u32,
+        (count, share): (u32, u32),
         idle_max: Duration,
     ) -> Result<Self, String> {
         let shared = SharedSlots::map(slots, count)
@@ -189,6 +194,8 @@ impl Slots {
             shared,
             taken: BTreeMap::new(),
             idle_max,
+            share: share.into(),
+            crowded: HashSet::new(),
             rescan: false,
             read_ns,
             returned: HashMap::new(),
@@ -307,6 +314,8 @@ impl Slots {
         let since = clock.timestamp(self.read_ns);
         self.read_ns = clock.monotonic_ns();
         let idle_ns = self.idle_ns();
+        let counts_cgroups = self.taken.len() as u64 > self.share / 2;
+        let mut by_cgroup = HashMap::<u64, u64>::new();
         let ended_idle_ns = idle_ns.min(nanoseconds(self.idle_max / ENDED_IDLE_DIVISOR));
         let (mut freed, mut hidden) = (Vec::new(), Vec::new());
         let mut unread = 0_u64;
@@ -319,7 +328,11 @@ impl Slots {
             if let Some(record) = record(&slot, taken, clock, since) {
                 records.push(Record::Flow(record));
             }
-            let idle_ns = if is_over(&slot) { ended_idle_ns } else { idle_ns };
+            if counts_cgroups {
+                *by_cgroup.entry(slot.cgroup_id).or_default() += 1;
+            }
+            let is_over = is_over(&slot) && self.crowded.contains(&slot.cgroup_id);
+            let idle_ns = if is_over { ended_idle_ns } else { idle_ns };
             if let Some(leaving_since_ns) = taken.leaving_since_ns {
                 if self.read_ns.saturating_sub(leaving_since_ns) < GRACE_NS {
                     continue;
@@ -337,6 +350,8 @@ impl Slots {
                 taken.leaving_since_ns = Some(self.read_ns);
             }
         }
+        by_cgroup.retain(|_, slots| *slots > self.share / 2);
+        self.crowded = by_cgroup.into_keys().collect();
         if unread > 0 {
             tracing::error!(unread, "flow counters cannot be mapped, and wait for the next read");
         }
@@ -359,6 +374,7 @@ impl Slots {
 }
 
 /// A connection to a divided Service has a slot of its own, and needs it no more when it is closed.
+/// (It stays while there is room: what a slot counted outlives the agent.)
 fn is_over(slot: &FlowSlot) -> bool {
     slot.local_port != 0 && slot.closed_total > 0
 }
