@@ -216,7 +216,6 @@ mod tests {
     fn everything_else_is_the_node() {
         for path in [
             "/",
-            "",
             "/system.slice/kubelet.service",
             "/kubepods",
             "/kubepods/burstable",
