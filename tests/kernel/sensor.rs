@@ -29,15 +29,15 @@ const CONNECT: &str = "PARAPET_TEST_CONNECT";
 
 /// The same for a child that uses one TCP socket for both of these ports, and then listens on it.
 const AGAIN: &str = "PARAPET_TEST_AGAIN";
-/// What the child says before its port, in a line of its own.
-const LISTENS: &str = "listens on ";
-
 /// The same for a child that asks this UDP port and is told by the kernel of each packet that left.
 const TOLD: &str = "PARAPET_TEST_TOLD";
 /// The same for a child that opens two TCP connections to this port and closes one.
 const TWO: &str = "PARAPET_TEST_TWO";
 /// The same for a child that serves UDP with a socket for each client: the port of its only one.
 const EACH: &str = "PARAPET_TEST_EACH";
+
+/// What the child says before its port, in a line of its own.
+const LISTENS: &str = "listens on ";
 
 /// A cgroup of the test's own.
 struct Cgroup {
@@ -71,15 +71,28 @@ impl Drop for Cgroup {
     }
 }
 
-/// A child that waits for a byte, and then sends.
-fn generator(peers: u32, datagrams: u32, port: u16) -> Child {
+/// A child that waits for a byte, and then does what the variable says.
+fn child(test: &str, variable: &str, order: impl ToString) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "sensor::generator_process", "--nocapture"])
-        .env(GENERATE, format!("{peers},{datagrams},{port}"))
+        .args(["--exact", test, "--nocapture"])
+        .env(variable, order.to_string())
         .stdin(Stdio::piped())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .spawn()
         .unwrap()
+}
+
+/// What a child says once it listens. What it says it with is to be kept until the child is
+/// through: it has more to say.
+fn listens(child: &mut Child) -> (String, impl Iterator<Item = String> + use<>) {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let said = lines.find_map(|line| Some(line.split_once(LISTENS)?.1.to_owned())).unwrap();
+    (said, lines)
+}
+
+/// A child that waits for a byte, and then sends.
+fn generator(peers: u32, datagrams: u32, port: u16) -> Child {
+    child("sensor::generator_process", GENERATE, format!("{peers},{datagrams},{port}"))
 }
 
 /// The child is let go once it is in the cgroup; it ends when its stdin does.
@@ -296,13 +309,7 @@ async fn a_connection_older_than_the_sensor_has_a_direction_and_no_attempt() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let cgroup = Cgroup::new("midstream");
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "sensor::connector_process", "--nocapture"])
-        .env(CONNECT, port.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut child = child("sensor::connector_process", CONNECT, port);
     start_in(&cgroup, &mut child);
     let (mut accepted, _) = listener.accept().unwrap();
     let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
@@ -325,23 +332,15 @@ async fn a_socket_used_again_counts_for_its_new_peer() {
     let [first, second] = listeners.each_ref().map(|it| it.local_addr().unwrap().port());
     let cgroup = Cgroup::new("again");
     let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "sensor::again_process", "--nocapture"])
-        .env(AGAIN, format!("{first},{second}"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = child("sensor::again_process", AGAIN, format!("{first},{second}"));
     start_in(&cgroup, &mut child);
     for (listener, bytes) in listeners.iter().zip([FIRST_BYTES, SECOND_BYTES]) {
         let (mut accepted, _) = listener.accept().unwrap();
         accepted.read_exact(&mut vec![0; bytes]).unwrap();
         accepted.write_all(b"y").unwrap();
     }
-    // Kept until the child is through: it has more to say.
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let line = lines.find_map(|line| Some(line.split_once(LISTENS)?.1.to_owned())).unwrap();
-    let own: u16 = line.parse().unwrap();
+    let (own, _lines) = listens(&mut child);
+    let own: u16 = own.parse().unwrap();
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, own)).unwrap();
     stream.write_all(&[0; SECOND_BYTES]).unwrap();
     assert!(child.wait().unwrap().success());
@@ -363,17 +362,6 @@ async fn a_socket_used_again_counts_for_its_new_peer() {
     ];
     expected.sort_unstable();
     assert_eq!(seen, expected);
-}
-
-/// A child that does what the variable says with this port.
-fn child(test: &str, variable: &str, port: u16) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(variable, port.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
 }
 
 /// Direction, port, attempts, answered and refused of the only flow.
@@ -414,8 +402,7 @@ async fn a_socket_for_one_client_of_a_server_asks_nobody() {
     let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
     let mut child = child("sensor::each_process", EACH, port);
     start_in(&cgroup, &mut child);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains(LISTENS)));
+    let (_, _lines) = listens(&mut child);
     for _ in 0..2 {
         client.send_to(b"question", (Ipv4Addr::LOCALHOST, port)).unwrap();
         assert_eq!(client.recv(&mut [0; 16]).unwrap(), 6);
@@ -451,8 +438,7 @@ async fn a_connection_to_a_divided_service_gives_its_slot_back_soon_after_its_en
     assert_eq!(sensor.set_services(&[(divided, SERVICE_ONE_BY_ONE)].into()), 0);
     let mut child = child("sensor::two_process", TWO, port);
     start_in(&cgroup, &mut child);
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains(LISTENS)));
+    let (_, _lines) = listens(&mut child);
     let seen = count(&sensor.read_now());
     assert_eq!((seen.flows, seen.attempts, seen.lost), (2, 2, 0));
     assert_eq!(sensor.capacity()[0], ("flows", 2, 3));

@@ -1,5 +1,7 @@
 //! The kernel's monotonic time in, time since the Unix epoch out.
 
+use std::time::Duration;
+
 use parapet_core::flow::Timestamp;
 
 use crate::clock;
@@ -25,6 +27,11 @@ impl Clock {
         let age_ns = self.monotonic_ns.saturating_sub(monotonic_ns);
         Timestamp(self.unix_ns.saturating_sub(age_ns))
     }
+}
+
+/// A time as the kernel counts it; of one that is too long for that, the longest.
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl StandIns {
     /// # Errors
     /// What the kernel refused.
     pub fn of_packets(cgroup: &Path, stand_in: StandIn) -> Result<Self, String> {
-        let load::Opened { mut programs, .. } = opened()?;
+        let load::Opened { mut programs, .. } = opened(&stand_in_config())?;
         let root = File::open(cgroup).map_err(|error| error.to_string())?;
         let program = programs.program_mut(PROGRAMS[stand_in as usize]);
         let program = program.ok_or("not in the object")?;
@@ -109,7 +109,7 @@ impl StandIns {
     /// # Errors
     /// What the kernel refused.
     pub fn of_system_calls() -> Result<Self, String> {
-        let load::Opened { mut programs, btf, .. } = opened()?;
+        let load::Opened { mut programs, btf, .. } = opened(&stand_in_config())?;
         let program = programs.program_mut("bench_syscall").ok_or("not in the object")?;
         let program: &mut BtfTracePoint =
             program.try_into().map_err(|error: ProgramError| chain(&error))?;
@@ -122,10 +122,14 @@ impl StandIns {
 /// More than the applications of a bench have.
 const STAND_IN_FLOWS_MAX: u32 = 1_024;
 
-fn opened() -> Result<load::Opened, String> {
-    let config = KernelConfig { flows_max: STAND_IN_FLOWS_MAX, ..KernelConfig::default() };
+fn stand_in_config() -> KernelConfig {
+    KernelConfig { flows_max: STAND_IN_FLOWS_MAX, ..KernelConfig::default() }
+}
+
+/// The object, with room for as many flows in the floor's table as in the agent's own.
+fn opened(config: &KernelConfig) -> Result<load::Opened, String> {
     let maps = [&load::FLOW_MAPS[..], &[MAP_FLOOR]].concat();
-    load::open_as(&config, None, VerifierLogLevel::default(), &maps)
+    load::open_as(config, None, VerifierLogLevel::default(), &maps)
         .map_err(|error| error.to_string())
 }
 
@@ -151,10 +155,7 @@ impl Measured {
             share_divisor: 1,
             ..KernelConfig::default()
         };
-        let maps = [&load::FLOW_MAPS[..], &[MAP_FLOOR]].concat();
-        let load::Opened { mut programs, btf, .. } =
-            load::open_as(&config, None, VerifierLogLevel::default(), &maps)
-                .map_err(|error| error.to_string())?;
+        let load::Opened { mut programs, btf, .. } = opened(&config)?;
         let mut slots = load::slots(&mut programs, &config).map_err(|error| error.to_string())?;
         slots.fill()?;
         let root = File::open(cgroup).map_err(|error| error.to_string())?;

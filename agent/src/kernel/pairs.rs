@@ -10,6 +10,7 @@ use std::time::Duration;
 use aya::maps::MapData;
 use parapet_common::{PAIRS_MAX, Pair, PairKey, SHARE_DIVISOR};
 
+use super::clock::nanoseconds;
 use super::syscall::{Cursor, delete_batch, lookup_batch};
 
 /// A pair without a packet for this long is forgotten. Long enough for a pause of one client, short
@@ -117,8 +118,4 @@ impl Pairs {
         }
         Ok(())
     }
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

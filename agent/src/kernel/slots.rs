@@ -21,7 +21,7 @@ use parapet_core::flow::{Direction, Protocol, Timestamp};
 use parapet_core::record::{Counts, FlowRecord, Record, address};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use super::clock::Clock;
+use super::clock::{Clock, nanoseconds};
 
 /// Under pressure (9 of 10 slots taken) idle flows leave after this share of the usual time.
 const PRESSURE_IDLE_DIVISOR: u32 = 10;
@@ -377,10 +377,6 @@ impl Slots {
 /// (It stays while there is room: what a slot counted outlives the agent.)
 fn is_over(slot: &FlowSlot) -> bool {
     slot.local_port != 0 && slot.closed_total > 0
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn empty() -> FlowSlot {

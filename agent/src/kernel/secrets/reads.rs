@@ -14,7 +14,7 @@ use parapet_common::{READS_MAX, ReadCounts, ReadKey, ReaderShare};
 use parapet_core::record::Record;
 use parapet_core::secrets::{self, FileId, ReadRecord, ReaderId, VolumeId};
 
-use super::super::clock::Clock;
+use super::super::clock::{Clock, nanoseconds};
 use super::super::syscall::{Cursor, lookup_batch, take};
 
 /// A reader that did nothing for this long is forgotten, and told of anew when it comes again.
@@ -200,10 +200,6 @@ fn record(
             last_seen: clock.timestamp(now.last_seen_ns),
         })
     })
-}
-
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
