@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Raised with every change to a struct, a constant or the meaning of a field in this crate.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Name of the plain hash that leads from a [`FlowKey`] to its slot number (`u32`).
 pub const MAP_FLOWS: &str = "FLOWS";
@@ -27,9 +27,12 @@ pub const MAP_SOCKETS: &str = "SOCKETS";
 pub const MAP_PAIRS: &str = "PAIRS";
 /// Name of the hash of [`ServicePort`]s that the agent keeps.
 pub const MAP_SERVICES: &str = "SERVICES";
-/// Name of the hash from cgroup id to the [`Share`] of the tables that the kernel gave it.
+/// Name of the hash of the cgroup ids of pods (`u64`, to a `u32` of no meaning) that the agent keeps.
+pub const MAP_POD_CGROUPS: &str = "POD_CGROUPS";
+/// Name of the hash from the id of a pod's cgroup, or of one in no pod, to the [`Share`] of the
+/// tables that the kernel gave it.
 pub const MAP_TAKEN: &str = "TAKEN";
-/// Name of the hash from cgroup id to the [`Share`] of the tables that the agent took back.
+/// Name of the hash from the same ids to the [`Share`] of the tables that the agent took back.
 pub const MAP_RETURNED: &str = "RETURNED";
 /// Name of the per-CPU array of totals, indexed by the `TOTAL_*` constants.
 pub const MAP_TOTALS: &str = "TOTALS";
@@ -61,9 +64,11 @@ pub const FLOWS_MAX: u32 = 65_536;
 pub const PAIRS_MAX: u32 = 131_072;
 /// Service ports the agent can tell the kernel of.
 pub const SERVICES_MAX: u32 = 65_536;
-/// cgroups whose share of the tables is known at once.
+/// Pods and cgroups in no pod whose share of the tables is known at once.
 pub const SHARES_MAX: u32 = 16_384;
-/// One cgroup gets at most one part in this many of each table.
+/// Pods whose cgroup the kernel knows at once. The containers of further ones have a share each.
+pub const POD_CGROUPS_MAX: u32 = 8_192;
+/// One pod, or one cgroup in no pod, gets at most one part in this many of each table.
 pub const SHARE_DIVISOR: u32 = 4;
 /// Bytes in the event ring: a power of two and a multiple of the page size.
 pub const EVENTS_BYTES: u32 = 1 << 20;
@@ -276,12 +281,15 @@ pub struct FlowSlot {
     pub first_seen_ns: u64,
     /// Our own address in the first packet, in the form of `peer_addr`.
     pub local_addr: [u8; 16],
+    /// Id of the cgroup whose [`Share`] the slot is part of: the pod's, or of one in no pod the
+    /// socket's own.
+    pub charged_id: u64,
     /// See [`FlowKey::service_port`].
     pub service_port: u16,
     /// See [`FlowKey::local_port`].
     pub local_port: u16,
     /// Always zero.
-    pub reserved: [u32; 9],
+    pub reserved: [u32; 7],
 }
 
 impl FlowSlot {
@@ -317,7 +325,7 @@ pub struct ServicePort {
     pub reserved: u32,
 }
 
-/// How much of the tables one cgroup has. The kernel only adds to its copy and the agent only to
+/// How much of the tables one pod has, or one cgroup in no pod. The kernel only adds to its copy and the agent only to
 /// the other one, so that neither overwrites what the other counts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -355,8 +363,8 @@ pub struct Pair {
     pub flow: u64,
     /// Nanoseconds on the monotonic clock, coarse.
     pub last_seen_ns: u64,
-    /// cgroup id of the local socket.
-    pub cgroup_id: u64,
+    /// See [`FlowSlot::charged_id`].
+    pub charged_id: u64,
     /// One of the `DIRECTION_*` constants.
     pub direction: u32,
     /// 1 once an answer was counted.
@@ -534,7 +542,7 @@ const _: () = assert!(core::mem::offset_of!(FlowSlot, state) == 20);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, last_seen_ns) == 24);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, attempts_total) == 64);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, first_seen_ns) == 128);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, local_port) == 154);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, charged_id) == 152);
 const _: () = assert!(size_of::<ServicePort>() == 24 && align_of::<ServicePort>() == 8);
 const _: () = assert!(size_of::<Share>() == 16);
 const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Pair>() == 32);

@@ -336,7 +336,8 @@ pub fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> u32 {
 
 #[inline(always)]
 fn take_slot(ctx: &SkBuffContext, key: &FlowKey, packet: &Packet) -> Result<u32, u32> {
-    if !share::has_flow(ctx, key.cgroup_id) {
+    let charged_id = share::charged(ctx);
+    if !share::has_flow(ctx, charged_id) {
         return Err(STAGE_FLOW_QUOTA);
     }
     let Ok(Some(number)) = FREE_SLOTS.pop() else { return Err(STAGE_FLOW_TABLE_FULL) };
@@ -350,6 +351,7 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, packet: &Packet) -> Result<u32,
         (*slot).family = key.family;
         (*slot).direction = key.direction;
         (*slot).local_port = key.local_port;
+        (*slot).charged_id = charged_id;
         (*slot).first_seen_ns = packet.time_ns;
         (*slot).last_seen_ns = packet.time_ns;
         (*slot).local_addr = bytes(packet::local_address(ctx, packet));
@@ -364,7 +366,7 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, packet: &Packet) -> Result<u32,
     }
     // SAFETY: as above; the agent reads nothing before it sees this.
     unsafe { core::ptr::write_volatile(&raw mut (*slot).state, SLOT_LIVE) };
-    share::took_flow(key.cgroup_id);
+    share::took_flow(charged_id);
     emit::flow_seen(FlowSeen { key: *key, slot: number, generation });
     Ok(number)
 }

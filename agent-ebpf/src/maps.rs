@@ -7,9 +7,9 @@ use aya_ebpf::{
 };
 use parapet_common::{
     DNS_BYTES_MAX, DnsAnswer, EVENTS_BYTES, EventHeader, FLOWS_MAX, FlowKey, FlowSlot, NAMES_BYTES,
-    PAIRS_MAX, Pair, PairKey, READERS_MAX, READS_MAX, ReadCounts, ReadKey, ReaderShare,
-    SECRETS_BYTES, SERVICES_MAX, SHARES_MAX, STAGES, ServicePort, Share, TOTALS as TOTALS_COUNT,
-    VOLUME_WORDS, VOLUMES_MAX, Volume, WATCHED_FILES_MAX, WatchedFile,
+    PAIRS_MAX, POD_CGROUPS_MAX, Pair, PairKey, READERS_MAX, READS_MAX, ReadCounts, ReadKey,
+    ReaderShare, SECRETS_BYTES, SERVICES_MAX, SHARES_MAX, STAGES, ServicePort, Share,
+    TOTALS as TOTALS_COUNT, VOLUME_WORDS, VOLUMES_MAX, Volume, WATCHED_FILES_MAX, WatchedFile,
 };
 
 /// Value of [`SOCKETS`].
@@ -77,7 +77,12 @@ pub static PAIRS: HashMap<PairKey, Pair> = HashMap::with_max_entries(PAIRS_MAX, 
 pub static SERVICES: HashMap<ServicePort, u32> =
     HashMap::with_max_entries(SERVICES_MAX, BPF_F_NO_PREALLOC);
 
-/// What each cgroup got of the tables.
+/// The cgroups of pods.
+#[map]
+pub static POD_CGROUPS: HashMap<u64, u32> =
+    HashMap::with_max_entries(POD_CGROUPS_MAX, BPF_F_NO_PREALLOC);
+
+/// What each pod, or cgroup in no pod, got of the tables.
 #[map]
 pub static TAKEN: HashMap<u64, Share> = HashMap::with_max_entries(SHARES_MAX, BPF_F_NO_PREALLOC);
 
@@ -175,7 +180,7 @@ pub fn has_coarse_time() -> bool {
     unsafe { core::ptr::read_volatile(&raw const HAS_COARSE_TIME) != 0 }
 }
 
-/// Flows a cgroup may have at once; set by the agent.
+/// Flows a pod may have at once; set by the agent.
 #[unsafe(no_mangle)]
 static FLOWS_SHARE: u32 = FLOWS_MAX;
 

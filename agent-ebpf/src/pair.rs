@@ -366,21 +366,20 @@ fn has_one_peer(phase: u32) -> bool {
 
 #[inline(never)]
 fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -> bool {
-    // SAFETY: the context is valid for the whole program.
-    let cgroup_id = unsafe { bpf_skb_cgroup_id(ctx.skb.skb) };
-    if !share::has_pair(ctx, cgroup_id) {
+    let charged_id = share::charged(ctx);
+    if !share::has_pair(ctx, charged_id) {
         count::lost(STAGE_SOCKET_PAIR);
         return false;
     }
     let pair = Pair {
         flow: word.0,
         last_seen_ns: clock::now_ns(),
-        cgroup_id,
+        charged_id,
         direction: u32::from(direction),
         answered: u32::from(word.answered()),
     };
     match PAIRS.insert(key, pair, u64::from(BPF_NOEXIST)) {
-        Ok(()) => share::took_pair(cgroup_id),
+        Ok(()) => share::took_pair(charged_id),
         // Another CPU was first.
         Err(EEXIST) => {}
         Err(_) => {

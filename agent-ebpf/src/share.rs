@@ -1,49 +1,97 @@
-//! Each cgroup's share of the tables: who asks comes in, yes or no goes out. One noisy pod cannot
-//! take the room of the others.
+//! Each pod's share of the tables, and that of each cgroup in no pod: who asks comes in, yes or no
+//! goes out. One noisy pod cannot take the room of the others, however many containers it has.
 //!
 //! The kernel counts what it gave, the agent what it took back, each in a map that only it writes.
 //! What is asked for at the same time on several CPUs may exceed the share by as many entries.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, maps::HashMap, programs::SkBuffContext};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id},
+    maps::HashMap,
+    programs::SkBuffContext,
+};
 use parapet_common::{PAIRS_MAX, SHARE_DIVISOR, Share};
 
 use crate::{
     count,
-    maps::{self, RETURNED, TAKEN},
+    maps::{self, POD_CGROUPS, RETURNED, TAKEN},
     opaque,
 };
 
-/// Whether this cgroup may have one more flow.
+/// Depth of a pod's cgroup where kubelet is a service of the node: below one folder for all pods,
+/// and most often one more for their class.
+const USUAL_LEVEL: i32 = 3;
+/// The deepest that is looked for, as where the node itself is a container.
+const LEVEL_MAX: i32 = 12;
+
+/// The cgroup that is charged for what a packet's socket needs: its pod's, however deep in it the
+/// socket is. Of a socket in no pod, or in one that the agent has not told of yet, its own.
+#[inline(never)]
+pub fn charged(ctx: &SkBuffContext) -> u64 {
+    // The agent tells of no pod inside of another: the order only says what is found soonest.
+    for level in [USUAL_LEVEL, USUAL_LEVEL - 1] {
+        let id = ancestor(ctx, level);
+        if is_pod(id) {
+            return id;
+        }
+    }
+    for level in USUAL_LEVEL + 1..=LEVEL_MAX {
+        let id = ancestor(ctx, level);
+        if id == 0 {
+            break;
+        }
+        if is_pod(id) {
+            return id;
+        }
+    }
+    // SAFETY: the context is valid for the whole program.
+    unsafe { bpf_skb_cgroup_id(ctx.skb.skb) }
+}
+
+/// The cgroup of this depth that the packet's socket is in; 0 if there is none.
 #[inline(always)]
-pub fn has_flow(ctx: &SkBuffContext, cgroup_id: u64) -> bool {
-    let (taken, returned) = of(cgroup_id);
+fn ancestor(ctx: &SkBuffContext, level: i32) -> u64 {
+    // SAFETY: the context is valid for the whole program.
+    unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) }
+}
+
+#[inline(always)]
+fn is_pod(id: u64) -> bool {
+    // SAFETY: the value is not used.
+    unsafe { POD_CGROUPS.get(id).is_some() }
+}
+
+/// Whether there is one more flow for whom [`charged`] names.
+#[inline(always)]
+pub fn has_flow(ctx: &SkBuffContext, charged_id: u64) -> bool {
+    let (taken, returned) = of(charged_id);
     let has = taken.flows.saturating_sub(returned.flows) < u64::from(maps::flows_share());
     opaque::zero(ctx).u32(u32::from(has)) != 0
 }
 
-/// Whether this cgroup may have one more socket pair.
+/// Whether there is one more socket pair.
 #[inline(always)]
-pub fn has_pair(ctx: &SkBuffContext, cgroup_id: u64) -> bool {
-    let (taken, returned) = of(cgroup_id);
+pub fn has_pair(ctx: &SkBuffContext, charged_id: u64) -> bool {
+    let (taken, returned) = of(charged_id);
     let has = taken.pairs.saturating_sub(returned.pairs) < u64::from(PAIRS_MAX / SHARE_DIVISOR);
     opaque::zero(ctx).u32(u32::from(has)) != 0
 }
 
 #[inline(always)]
-fn of(cgroup_id: u64) -> (Share, Share) {
+fn of(charged_id: u64) -> (Share, Share) {
     // SAFETY: the values are copied at once.
     unsafe {
         (
-            TAKEN.get(cgroup_id).copied().unwrap_or_default(),
-            RETURNED.get(cgroup_id).copied().unwrap_or_default(),
+            TAKEN.get(charged_id).copied().unwrap_or_default(),
+            RETURNED.get(charged_id).copied().unwrap_or_default(),
         )
     }
 }
 
 /// It got a flow.
 #[inline(always)]
-pub fn took_flow(cgroup_id: u64) {
-    if let Some(share) = own(&TAKEN, cgroup_id) {
+pub fn took_flow(charged_id: u64) {
+    if let Some(share) = own(&TAKEN, charged_id) {
         // SAFETY: a live map value.
         count::add(unsafe { &raw mut (*share).flows }, 1);
     }
@@ -51,8 +99,8 @@ pub fn took_flow(cgroup_id: u64) {
 
 /// It got a socket pair.
 #[inline(always)]
-pub fn took_pair(cgroup_id: u64) {
-    if let Some(share) = own(&TAKEN, cgroup_id) {
+pub fn took_pair(charged_id: u64) {
+    if let Some(share) = own(&TAKEN, charged_id) {
         // SAFETY: a live map value.
         count::add(unsafe { &raw mut (*share).pairs }, 1);
     }

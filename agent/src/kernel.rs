@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use aya::maps::{Map, MapData, RingBuf};
 use parapet_common::{
-    FLOWS_MAX, MAP_EVENTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_RETURNED, MAP_SECRETS, MAP_SERVICES,
-    MAP_TAKEN, MAP_TOTALS, SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL, ServicePort,
+    FLOWS_MAX, MAP_EVENTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_POD_CGROUPS, MAP_RETURNED,
+    MAP_SECRETS, MAP_SERVICES, MAP_TAKEN, MAP_TOTALS, SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL,
+    ServicePort,
 };
 use parapet_core::record::{self, DnsRecord, Event, EventBody, Record};
 use parapet_core::secrets::{ReaderSeen, VolumeFacts};
@@ -23,6 +24,7 @@ use self::counters::Counters;
 use self::load::map;
 use self::pairs::Pairs;
 use self::pins::Pins;
+use self::pod_cgroups::PodCgroups;
 use self::secrets::Secrets;
 use self::service_ports::ServicePorts;
 use self::shares::Shares;
@@ -49,6 +51,7 @@ mod load;
 pub mod measure;
 mod pairs;
 mod pins;
+mod pod_cgroups;
 mod probes;
 pub(crate) mod ready;
 #[cfg(feature = "measure")]
@@ -77,7 +80,7 @@ pub struct KernelConfig {
     pub flows_max: u32,
     /// A flow without a packet for this long gives its slot back.
     pub idle_max: Duration,
-    /// One cgroup gets at most one part in this many of the flows.
+    /// One pod, or one cgroup in no pod, gets at most one part in this many of the flows.
     pub share_divisor: u32,
     /// Folder on bpffs for what outlives the agent; none to lose it all at its end.
     pub pin_root: Option<PathBuf>,
@@ -125,6 +128,7 @@ pub struct Sensor {
     tables: Tables,
     secrets: Secrets,
     services: ServicePorts,
+    pods: PodCgroups,
     probes: Vec<ProbeStatus>,
     cgroup_prefix: String,
     timer: tokio::time::Interval,
@@ -165,6 +169,7 @@ impl Sensor {
             tables,
             secrets: loaded.secrets,
             services: ServicePorts::new(map(&mut programs, MAP_SERVICES)?),
+            pods: PodCgroups::new(map(&mut programs, MAP_POD_CGROUPS)?),
             probes: loaded.probes,
             cgroup_prefix: config.cgroup_prefix.clone(),
             timer,
@@ -216,6 +221,7 @@ impl Sensor {
                 }
             }
         }
+        self.pods.follow(&records);
         if undecodable > 0 {
             records.push(Record::Lost { stage: "undecodable_event", count: undecodable });
         }
@@ -236,6 +242,8 @@ impl Sensor {
         let mut sizes = self.tables.sizes();
         let (services, services_max) = self.services.sizes();
         sizes.push(("service_ports", services, services_max));
+        let (pods, pods_max) = self.pods.sizes();
+        sizes.push(("pod_cgroups", pods, pods_max));
         sizes.extend(self.secrets.sizes());
         sizes
     }
@@ -250,6 +258,12 @@ impl Sensor {
     /// bits; how many did not fit comes back.
     pub fn set_services(&mut self, ports: &HashMap<ServicePort, u32>) -> usize {
         self.services.set(ports)
+    }
+
+    /// Tells the packet programs which cgroups are pods', of all that there are. Those that are made
+    /// and removed later it learns by itself.
+    pub fn set_cgroups(&mut self, existing: &[Record]) {
+        self.pods.set(existing);
     }
 
     /// Tells the kernel which superblocks hold secrets, and which files of the node are watched;

@@ -138,13 +138,14 @@ pub async fn run(
     let started = now();
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be handled")?;
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be handled")?;
-    let sensor = Sensor::load(&config.kernel)?;
+    let mut sensor = Sensor::load(&config.kernel)?;
     let (services, told) = services::Services::new();
     let live = cluster::Live::start(&config).await?;
     let mut owner = Owner::new(&config, &sensor, services, Arc::clone(&published), live);
     // After the probes are attached, so that no cgroup is in neither; as of before that, because
     // these cgroups are older than any record.
     let existing = cgroups::existing(&config.kernel.cgroup_root, started);
+    sensor.set_cgroups(&existing);
     owner.step(Input::Records(existing));
 
     let (queue, inbox) = mpsc::channel(QUEUE_MAX);
@@ -185,6 +186,7 @@ async fn sense(
     mut volumes: secrets::Volumes,
     mut stopped: watch::Receiver<bool>,
 ) -> std::io::Result<()> {
+    let mut walks = cgroups::Walks::default();
     loop {
         let mut records = tokio::select! {
             records = sensor.next() => records?,
@@ -205,9 +207,11 @@ async fn sense(
             }
             _ = stopped.changed() => break,
         };
-        if cgroups::may_be_missed(&records) {
+        if walks.is_due(&records, Instant::now()) {
+            let existing = cgroups::existing(&root, started);
+            sensor.set_cgroups(&existing);
             // Before the flows that are theirs. Nobody saw them start.
-            records.splice(..0, cgroups::existing(&root, started));
+            records.splice(..0, existing);
         }
         volumes.look(&records);
         volumes.sweep(&mut sensor);

@@ -10,8 +10,8 @@ use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use parapet_common::{
-    MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_RETURNED,
-    MAP_SERVICES, MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TOTALS, READS_MAX,
+    MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_POD_CGROUPS,
+    MAP_RETURNED, MAP_SERVICES, MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TOTALS, READS_MAX,
 };
 
 use super::attach::{attach, verify};
@@ -50,7 +50,7 @@ impl LoadError {
 }
 
 /// Maps that outlive the agent where there are pins. The rest is for one start only.
-const PINNED: [&str; 12] = [
+const PINNED: [&str; 13] = [
     MAP_FLOWS,
     MAP_SLOTS,
     MAP_FREE_SLOTS,
@@ -60,6 +60,7 @@ const PINNED: [&str; 12] = [
     MAP_SOCKETS,
     MAP_PAIRS,
     MAP_SERVICES,
+    MAP_POD_CGROUPS,
     MAP_TAKEN,
     MAP_RETURNED,
     MAP_NAMES,

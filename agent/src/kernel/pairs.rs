@@ -1,6 +1,6 @@
 //! The kernel's socket pairs: forgets those that are idle, so that there is room for new ones.
 //!
-//! In: the pair table, the time. Out: entries removed, and how many each cgroup gave back. A pair
+//! In: the pair table, the time. Out: entries removed, and how many each pod gave back. A pair
 //! that is forgotten while both ends still talk is a new attempt when they do so again.
 
 use std::collections::HashMap;
@@ -16,9 +16,9 @@ use super::syscall::{Cursor, delete_batch, lookup_batch};
 /// A pair without a packet for this long is forgotten. Long enough for a pause of one client, short
 /// enough that another client that got the same port by chance is an attempt of its own.
 const IDLE_MAX: Duration = Duration::from_secs(60);
-/// The same for a cgroup that has used half of its share: longer than any resolver or client waits.
+/// The same for a pod that has used half of its share: longer than any resolver or client waits.
 const CROWDED_IDLE_MAX: Duration = Duration::from_secs(12);
-/// How often the table is walked, and how often while a cgroup's share is half used.
+/// How often the table is walked, and how often while a pod's share is half used.
 const SWEEP_EVERY: Duration = Duration::from_secs(20);
 const CROWDED_SWEEP_EVERY: Duration = Duration::from_secs(4);
 /// Entries read at once.
@@ -32,7 +32,7 @@ const EMPTY_KEY: PairKey = PairKey {
     protocol: 0,
     reserved: [0; 3],
 };
-const EMPTY: Pair = Pair { flow: 0, last_seen_ns: 0, cgroup_id: 0, direction: 0, answered: 0 };
+const EMPTY: Pair = Pair { flow: 0, last_seen_ns: 0, charged_id: 0, direction: 0, answered: 0 };
 
 /// The table and when it was walked last.
 pub(super) struct Pairs {
@@ -40,7 +40,7 @@ pub(super) struct Pairs {
     swept_ns: u64,
     crowded: bool,
     entries: u64,
-    /// Pairs of each cgroup when the table was walked last.
+    /// Pairs of each pod, or cgroup in no pod, when the table was walked last.
     counts: HashMap<u64, u64>,
 }
 
@@ -54,7 +54,7 @@ impl Pairs {
         (self.entries, u64::from(PAIRS_MAX))
     }
 
-    /// Walks the table if it is time to; how many pairs each cgroup gave back comes out.
+    /// Walks the table if it is time to; how many pairs each pod gave back comes out.
     pub(super) fn sweep(&mut self, now_ns: u64) -> std::io::Result<HashMap<u64, u64>> {
         let every = if self.crowded { CROWDED_SWEEP_EVERY } else { SWEEP_EVERY };
         if now_ns.saturating_sub(self.swept_ns) < nanoseconds(every) {
@@ -67,11 +67,11 @@ impl Pairs {
         let (mut counts, mut idle) = (HashMap::new(), Vec::new());
         self.walk(|key, pair| {
             let idle_max =
-                if crowded.contains(&pair.cgroup_id) { CROWDED_IDLE_MAX } else { IDLE_MAX };
+                if crowded.contains(&pair.charged_id) { CROWDED_IDLE_MAX } else { IDLE_MAX };
             if now_ns.saturating_sub(pair.last_seen_ns) > nanoseconds(idle_max) {
-                idle.push((*key, pair.cgroup_id));
+                idle.push((*key, pair.charged_id));
             } else {
-                *counts.entry(pair.cgroup_id).or_default() += 1;
+                *counts.entry(pair.charged_id).or_default() += 1;
             }
         })?;
         let mut returned = HashMap::new();
@@ -82,10 +82,10 @@ impl Pairs {
         Ok(returned)
     }
 
-    /// Pairs of each cgroup, now.
-    pub(super) fn by_cgroup(&self) -> std::io::Result<HashMap<u64, u64>> {
+    /// Pairs by who is charged for them, now.
+    pub(super) fn by_charged(&self) -> std::io::Result<HashMap<u64, u64>> {
         let mut counts = HashMap::new();
-        self.walk(|_, pair| *counts.entry(pair.cgroup_id).or_default() += 1)?;
+        self.walk(|_, pair| *counts.entry(pair.charged_id).or_default() += 1)?;
         Ok(counts)
     }
 
@@ -112,8 +112,8 @@ impl Pairs {
         for batch in idle.chunks(BATCH) {
             let keys: Vec<PairKey> = batch.iter().map(|(key, _)| *key).collect();
             let removed = delete_batch(self.map.fd().as_fd(), &keys)?;
-            for (_, cgroup_id) in batch.iter().take(removed) {
-                *returned.entry(*cgroup_id).or_default() += 1;
+            for (_, charged_id) in batch.iter().take(removed) {
+                *returned.entry(*charged_id).or_default() += 1;
             }
         }
         Ok(())

@@ -23,9 +23,10 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use super::clock::{Clock, nanoseconds};
 
-/// Under pressure (9 of 10 slots taken) idle flows leave after this share of the usual time.
+/// Under pressure (9 of 10 slots taken, of all or of a pod's share) idle flows leave after this
+/// share of the usual time.
 const PRESSURE_IDLE_DIVISOR: u32 = 10;
-/// The same for what is over, in a cgroup that used half of its share: ten seconds, in which the
+/// The same for what is over, in a pod that used half of its share: ten seconds, in which the
 /// last packets of a close have passed.
 const ENDED_IDLE_DIVISOR: u32 = 30;
 
@@ -165,14 +166,14 @@ pub(super) struct Slots {
     /// In the order of their numbers, so that the view goes once over the array.
     taken: BTreeMap<u32, Taken>,
     idle_max: Duration,
-    /// How many a cgroup may have.
+    /// How many a pod, or a cgroup in no pod, may have.
     share: u64,
-    /// Cgroups that had more than half of that when the counters were read last.
-    crowded: HashSet<u64>,
+    /// Slots of those that had more than half of that when the counters were read last.
+    crowded: HashMap<u64, u64>,
     rescan: bool,
     /// When the counters were read last; a new count is newer.
     read_ns: u64,
-    /// Slots given back since they were last asked for, by cgroup.
+    /// Slots given back since they were last asked for, by who was charged for them.
     returned: HashMap<u64, u64>,
 }
 
@@ -195,7 +196,7 @@ impl Slots {
             taken: BTreeMap::new(),
             idle_max,
             share: share.into(),
-            crowded: HashSet::new(),
+            crowded: HashMap::new(),
             rescan: false,
             read_ns,
             returned: HashMap::new(),
@@ -264,16 +265,16 @@ impl Slots {
         }
     }
 
-    /// Slots in use, by cgroup.
-    pub(super) fn by_cgroup(&mut self) -> HashMap<u64, u64> {
+    /// Slots in use, by who is charged for them.
+    pub(super) fn by_charged(&mut self) -> HashMap<u64, u64> {
         let mut counts = HashMap::new();
         for slot in self.taken.keys().filter_map(|number| self.shared.read(*number)) {
-            *counts.entry(slot.cgroup_id).or_default() += 1;
+            *counts.entry(slot.charged_id).or_default() += 1;
         }
         counts
     }
 
-    /// Slots given back since this was last asked, by cgroup.
+    /// Slots given back since this was last asked, by who was charged for them.
     pub(super) fn take_returned(&mut self) -> HashMap<u64, u64> {
         std::mem::take(&mut self.returned)
     }
@@ -313,10 +314,9 @@ impl Slots {
         }
         let since = clock.timestamp(self.read_ns);
         self.read_ns = clock.monotonic_ns();
-        let idle_ns = self.idle_ns();
-        let counts_cgroups = self.taken.len() as u64 > self.share / 2;
-        let mut by_cgroup = HashMap::<u64, u64>::new();
-        let ended_idle_ns = idle_ns.min(nanoseconds(self.idle_max / ENDED_IDLE_DIVISOR));
+        let idle = Idle::new(self);
+        let may_be_crowded = self.entries() > self.share / 2;
+        let mut by_charged = HashMap::<u64, u64>::new();
         let (mut freed, mut hidden) = (Vec::new(), Vec::new());
         let mut unread = 0_u64;
         for (number, taken) in &mut self.taken {
@@ -328,11 +328,10 @@ impl Slots {
             if let Some(record) = record(&slot, taken, clock, since) {
                 records.push(Record::Flow(record));
             }
-            if counts_cgroups {
-                *by_cgroup.entry(slot.cgroup_id).or_default() += 1;
+            if may_be_crowded {
+                *by_charged.entry(slot.charged_id).or_default() += 1;
             }
-            let is_over = is_over(&slot) && self.crowded.contains(&slot.cgroup_id);
-            let idle_ns = if is_over { ended_idle_ns } else { idle_ns };
+            let idle_ns = idle.max_ns(&slot, self.crowded.get(&slot.charged_id).copied());
             if let Some(leaving_since_ns) = taken.leaving_since_ns {
                 if self.read_ns.saturating_sub(leaving_since_ns) < GRACE_NS {
                     continue;
@@ -340,7 +339,7 @@ impl Slots {
                 let generation = slot.generation.wrapping_add(1);
                 self.shared.write(*number, FlowSlot { generation, ..empty() });
                 freed.push(*number);
-                *self.returned.entry(slot.cgroup_id).or_default() += 1;
+                *self.returned.entry(slot.charged_id).or_default() += 1;
             } else if clock.monotonic_ns().saturating_sub(slot.last_seen_ns) > idle_ns
                 && slot.state == SLOT_LIVE
             {
@@ -350,8 +349,8 @@ impl Slots {
                 taken.leaving_since_ns = Some(self.read_ns);
             }
         }
-        by_cgroup.retain(|_, slots| *slots > self.share / 2);
-        self.crowded = by_cgroup.into_keys().collect();
+        by_charged.retain(|_, slots| *slots > self.share / 2);
+        self.crowded = by_charged;
         if unread > 0 {
             tracing::error!(unread, "flow counters cannot be mapped, and wait for the next read");
         }
@@ -365,12 +364,41 @@ impl Slots {
             }
         }
     }
+}
 
-    fn idle_ns(&self) -> u64 {
-        let crowded = self.entries().saturating_mul(10) > self.capacity().saturating_mul(9);
-        let idle = if crowded { self.idle_max / PRESSURE_IDLE_DIVISOR } else { self.idle_max };
-        nanoseconds(idle)
+/// How long a flow may be idle.
+struct Idle {
+    usual_ns: u64,
+    pressed_ns: u64,
+    ended_ns: u64,
+    share: u64,
+}
+
+impl Idle {
+    fn new(slots: &Slots) -> Self {
+        let pressed_ns = nanoseconds(slots.idle_max / PRESSURE_IDLE_DIVISOR);
+        let all_pressed = is_nearly(slots.entries(), slots.capacity());
+        Self {
+            usual_ns: if all_pressed { pressed_ns } else { nanoseconds(slots.idle_max) },
+            pressed_ns,
+            ended_ns: nanoseconds(slots.idle_max / ENDED_IDLE_DIVISOR),
+            share: slots.share,
+        }
     }
+
+    /// `crowd` is how many slots whoever is charged for this one has, if that is more than half of
+    /// the share.
+    fn max_ns(&self, slot: &FlowSlot, crowd: Option<u64>) -> u64 {
+        match crowd {
+            Some(_) if is_over(slot) => self.ended_ns,
+            Some(slots) if is_nearly(slots, self.share) => self.pressed_ns,
+            _ => self.usual_ns,
+        }
+    }
+}
+
+fn is_nearly(entries: u64, all: u64) -> bool {
+    entries.saturating_mul(10) > all.saturating_mul(9)
 }
 
 /// A connection to a divided Service has a slot of its own, and needs it no more when it is closed.
@@ -402,9 +430,10 @@ fn empty() -> FlowSlot {
         cgroup_id: 0,
         first_seen_ns: 0,
         local_addr: [0; 16],
+        charged_id: 0,
         service_port: 0,
         local_port: 0,
-        reserved: [0; 9],
+        reserved: [0; 7],
     }
 }
 

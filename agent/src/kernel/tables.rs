@@ -1,5 +1,5 @@
 //! The kernel's tables of flows and socket pairs, kept in order: what was counted comes out as
-//! records, what is idle leaves, and each cgroup gets back what it gave up of its share.
+//! records, what is idle leaves, and each pod gets back what it gave up of its share.
 
 use std::collections::HashMap;
 
@@ -23,10 +23,10 @@ impl Tables {
         Self { slots, pairs, shares }
     }
 
-    /// After an agent before us: each cgroup has what is really there.
+    /// After an agent before us: each pod has what is really there.
     pub(super) fn reconcile(&mut self) -> Result<(), String> {
-        let pairs = self.pairs.by_cgroup().map_err(|error| format!("socket pairs: {error}"))?;
-        let live = shares(self.slots.by_cgroup(), pairs);
+        let pairs = self.pairs.by_charged().map_err(|error| format!("socket pairs: {error}"))?;
+        let live = shares(self.slots.by_charged(), pairs);
         self.shares.reconcile(&live).map_err(|error| format!("shares: {error}"))
     }
 
@@ -38,9 +38,9 @@ impl Tables {
             tracing::warn!(%error, "idle socket pairs could not be removed");
             HashMap::new()
         });
-        for (cgroup_id, less) in shares(self.slots.take_returned(), pairs) {
-            if let Err(error) = self.shares.give_back(cgroup_id, less) {
-                tracing::warn!(%error, cgroup_id, "a share could not be given back");
+        for (charged_id, less) in shares(self.slots.take_returned(), pairs) {
+            if let Err(error) = self.shares.give_back(charged_id, less) {
+                tracing::warn!(%error, charged_id, "a share could not be given back");
             }
         }
     }
@@ -57,11 +57,11 @@ impl Tables {
 
 fn shares(flows: HashMap<u64, u64>, pairs: HashMap<u64, u64>) -> HashMap<u64, Share> {
     let mut shares: HashMap<u64, Share> = HashMap::new();
-    for (cgroup_id, flows) in flows {
-        shares.entry(cgroup_id).or_default().flows = flows;
+    for (charged_id, flows) in flows {
+        shares.entry(charged_id).or_default().flows = flows;
     }
-    for (cgroup_id, pairs) in pairs {
-        shares.entry(cgroup_id).or_default().pairs = pairs;
+    for (charged_id, pairs) in pairs {
+        shares.entry(charged_id).or_default().pairs = pairs;
     }
     shares
 }
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cgroup_is_given_back_both_kinds_at_once() {
+    fn a_pod_is_given_back_both_kinds_at_once() {
         let found = shares(HashMap::from([(1, 2), (3, 4)]), HashMap::from([(3, 5), (6, 7)]));
         let expected = HashMap::from([
             (1, Share { flows: 2, pairs: 0 }),

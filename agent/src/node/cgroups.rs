@@ -5,6 +5,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use parapet_common::{STAGE_NAMES, STAGE_RING_FULL};
 use parapet_core::flow::Timestamp;
@@ -17,6 +18,8 @@ const MOUNTINFO: &str = "/proc/self/mountinfo";
 pub const CGROUPS_MAX: usize = 65_536;
 /// Loss stage: cgroups beyond [`CGROUPS_MAX`] or whose folder could not be read.
 const STAGE_CGROUP_WALK: &str = "cgroup_walk";
+/// How often folders are walked at most.
+const WALK_EVERY: Duration = Duration::from_secs(5);
 
 /// The watched part of the cgroup2 hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,10 +63,31 @@ fn prefix(root: &Path, below: &Path) -> Option<String> {
     Some(if below.is_empty() { root.to_owned() } else { format!("{root}/{below}") })
 }
 
+/// When the folders are to be walked again.
+#[derive(Debug, Default)]
+pub struct Walks {
+    missed: bool,
+    /// When the last one was due.
+    last: Option<Instant>,
+}
+
+impl Walks {
+    /// Whether it is now, after these records: at once if something was missed, but not with every
+    /// read while a flood goes on.
+    pub fn is_due(&mut self, records: &[Record], now: Instant) -> bool {
+        self.missed |= may_be_missed(records);
+        let rested = self.last.is_none_or(|last| now.duration_since(last) >= WALK_EVERY);
+        let due = self.missed && rested;
+        if due {
+            *self = Self { missed: false, last: Some(now) };
+        }
+        due
+    }
+}
+
 /// Whether some cgroup was made that these records do not tell, or not where: the ring had no room,
 /// or the path was too long for it.
-#[must_use]
-pub fn may_be_missed(records: &[Record]) -> bool {
+fn may_be_missed(records: &[Record]) -> bool {
     records.iter().any(|record| match record {
         Record::CgroupCreated { path, .. } => path.is_empty(),
         Record::Lost { stage, .. } => *stage == STAGE_NAMES[STAGE_RING_FULL as usize],
@@ -147,6 +171,19 @@ mod tests {
         assert!(!may_be_missed(&[created("/kubepods/podx"), lost("flow_quota")]));
         assert!(may_be_missed(&[created("/kubepods/podx"), created("")]));
         assert!(may_be_missed(&[lost("ring_full")]));
+    }
+
+    #[test]
+    fn what_was_missed_is_walked_for_at_once_and_in_a_flood_now_and_then() {
+        let (start, missed) = (Instant::now(), [Record::Lost { stage: "ring_full", count: 1 }]);
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let mut walks = Walks::default();
+        assert!(!walks.is_due(&[], start));
+        assert!(walks.is_due(&missed, start));
+        assert!(!walks.is_due(&missed, after(4)));
+        assert!(walks.is_due(&[], after(5)), "what was missed meanwhile is made up for");
+        assert!(!walks.is_due(&[], after(60)));
+        assert!(walks.is_due(&missed, after(61)));
     }
 
     #[test]
