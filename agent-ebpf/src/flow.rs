@@ -354,7 +354,7 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, packet: &Packet) -> Result<u32,
         (*slot).charged_id = charged_id;
         (*slot).first_seen_ns = packet.time_ns;
         (*slot).last_seen_ns = packet.time_ns;
-        (*slot).local_addr = bytes(packet::local_address(ctx, packet));
+        (*slot).local_addr = bytes(local_address(ctx, packet));
         (*slot).generation
     };
     if FLOWS.insert(key, number, u64::from(BPF_NOEXIST)).is_err() {
@@ -369,6 +369,16 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, packet: &Packet) -> Result<u32,
     share::took_flow(charged_id);
     emit::flow_seen(FlowSeen { key: *key, slot: number, generation });
     Ok(number)
+}
+
+/// Our own address: a connected socket's, because on its way out the packet has been through the
+/// node's NAT already.
+#[inline(always)]
+fn local_address(ctx: &SkBuffContext, packet: &Packet) -> Address {
+    let own = socket::of(ctx)
+        .filter(|_| matches!(packet.way, Way::Sent))
+        .map_or([0; 2], |sk| socket::own_address(sk, packet.family));
+    if own == [0; 2] { packet::local_address(ctx, packet) } else { own }
 }
 
 /// Counts what has no slot to be counted in.

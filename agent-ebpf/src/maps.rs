@@ -18,8 +18,9 @@ use parapet_common::{
 pub struct SocketState {
     /// A `socket::CachedFlow`.
     pub flow: u64,
-    /// When we sent the first SYN, on the monotonic clock (TCP only).
-    pub opened_ns: u64,
+    /// On the monotonic clock. TCP: when we sent the first SYN. Else: when the pair table was last
+    /// told that the remembered pair is in use.
+    pub told_ns: u64,
     /// One of the `socket::PHASE_*`.
     pub phase: u32,
     /// SYNs we sent again (TCP only).

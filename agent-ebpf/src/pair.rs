@@ -32,10 +32,11 @@ use crate::{
     },
 };
 
-/// Of include/linux/net.h, part of the kernel's stable interface.
-const SOCK_RAW: u32 = 3;
 /// errno of include/uapi/asm-generic/errno-base.h, as the helpers return it.
 const EEXIST: i32 = -17;
+/// How long a pair may be in use before the table is told again: shorter than the agent lets any
+/// pair be idle.
+const TELL_EVERY_NS: u64 = 1_000_000_000;
 
 /// The slot of a datagram of a pair that was answered and that the socket remembers: that it passed
 /// is all that it tells. None of all other packets, and of those from DNS servers, which are read.
@@ -47,6 +48,9 @@ pub fn in_stream(ctx: &SkBuffContext, way: Way, state: *mut SocketState) -> Opti
         return None;
     }
     let slot = flow::remembered(cached)?;
+    if is_untold(IPPROTO_UDP, state, slot) {
+        return None;
+    }
     let (peer, port) = packet::udp_peer(ctx, way)?;
     // SAFETY: a live map value.
     let same = unsafe {
@@ -65,6 +69,9 @@ pub fn decide(
 ) -> Decision {
     // SAFETY: a live map value; one aligned word, so it is read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    if has_ports(packet.protocol) {
+        socket::set_own_port(packet, sk);
+    }
     let mut number = remembered(ctx, packet, cached);
     if number == NO_SLOT && has_ports(packet.protocol) {
         // SAFETY: a field that all sockets have.
@@ -106,8 +113,7 @@ fn is_copy(packet: &Packet, sk: *mut bpf_sock) -> bool {
     if !has_ports(packet.protocol) || !matches!(packet.way, Way::Received) {
         return false;
     }
-    // SAFETY: a whole socket, its fields may be read.
-    socket::whole(sk).is_some_and(|sk| unsafe { (*sk).type_ } == SOCK_RAW)
+    socket::is_raw(sk)
 }
 
 /// A connected socket of the node that asked for a Service: on its way out the packet has the
@@ -156,13 +162,50 @@ fn of_socket(
     // SAFETY: a live map value.
     let direction = unsafe { (*slot).direction };
     let (marks, answered) = marks(direction, packet, cached.answered());
-    if answered != cached.answered()
-        && let Some(pair) = known(ctx, packet, state)
-    {
-        // SAFETY: a live map value.
-        unsafe { (*pair).answered = u32::from(answered) };
+    if answered != cached.answered() || is_untold(packet.protocol, state, slot) {
+        let word = if answered { cached.with_answer() } else { cached };
+        tell(ctx, packet, state, direction, word);
     }
     Decision { step: Step::Socket, number, direction, marks, answered, handshake_ns: 0 }
+}
+
+/// Whether the table, if the pair is in it, was told for too long of nothing that a socket knows by
+/// itself.
+#[inline(always)]
+fn is_untold(protocol: u8, state: *mut SocketState, slot: *mut FlowSlot) -> bool {
+    // SAFETY: live map values.
+    let (phase, told_ns, last_seen_ns) =
+        unsafe { ((*state).phase, (*state).told_ns, (*slot).last_seen_ns) };
+    is_in_table(protocol, phase) && last_seen_ns.saturating_sub(told_ns) > TELL_EVERY_NS
+}
+
+/// Tells the table that the pair that the socket remembers is in use, and how.
+#[inline(never)]
+fn tell(
+    ctx: &SkBuffContext,
+    packet: &Packet,
+    state: *mut SocketState,
+    direction: u8,
+    word: CachedFlow,
+) {
+    // SAFETY: a live map value.
+    let phase = unsafe { (*state).phase };
+    if !is_in_table(packet.protocol, phase) {
+        return;
+    }
+    // SAFETY: as above.
+    unsafe { (*state).told_ns = packet.time_ns };
+    let key = key(ctx, packet);
+    let Some(pair) = PAIRS.get_ptr_mut(key) else {
+        // The socket was quiet for so long that it was forgotten.
+        insert(ctx, &key, direction, word);
+        return;
+    };
+    // SAFETY: as above; an entry forgotten meanwhile is still mapped memory.
+    unsafe {
+        (*pair).last_seen_ns = packet.time_ns;
+        (*pair).answered = u32::from(word.answered());
+    }
 }
 
 /// What a packet of a pair with this direction counts, and whether the pair was answered then.
@@ -212,8 +255,7 @@ fn key(ctx: &SkBuffContext, packet: &Packet) -> PairKey {
 #[inline(always)]
 fn known(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> Option<*mut Pair> {
     // SAFETY: a live map value.
-    let one_peer = has_one_peer(unsafe { (*state).phase });
-    if one_peer && packet.protocol != IPPROTO_SCTP {
+    if !is_in_table(packet.protocol, unsafe { (*state).phase }) {
         return None;
     }
     PAIRS.get_ptr_mut(key(ctx, packet))
@@ -340,7 +382,7 @@ pub fn keep(
         }
         (before, (*state).phase)
     };
-    if has_one_peer(phase) && packet.protocol != IPPROTO_SCTP {
+    if !is_in_table(packet.protocol, phase) {
         match flow::remembered(before) {
             None if word.0 != 0 => return true,
             // Also without a slot: the answer must not be taken for a new beginning.
@@ -357,6 +399,12 @@ pub fn keep(
         unsafe { (*state).phase = next };
     }
     insert(ctx, &new_key, direction, word)
+}
+
+/// Whether the pairs of a socket in this phase are in the table.
+#[inline(always)]
+fn is_in_table(protocol: u8, phase: u32) -> bool {
+    !has_one_peer(phase) || protocol == IPPROTO_SCTP
 }
 
 #[inline(always)]

@@ -26,6 +26,8 @@ const ECONNREFUSED: i32 = 111;
 const EHOSTUNREACH: i32 = 113;
 const EACCES: i32 = 13;
 const ENOPROTOOPT: i32 = 92;
+/// No answer to any of the SYNs.
+const ETIMEDOUT: i32 = 110;
 
 #[btf_tracepoint(function = "inet_sk_error_report")]
 pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
@@ -51,6 +53,7 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
         EHOSTUNREACH | ENETUNREACH | EHOSTDOWN | ENONET | EACCES => {
             refused(state, false, is_final, false);
         }
+        ETIMEDOUT => given_up(state),
         // The process was faster than this tracepoint and has taken the error already: which one it
         // was is not known, and most often nobody listened.
         0 => refused(state, true, true, true),
@@ -84,6 +87,17 @@ struct ExtendedError {
 const ORIGIN_ICMP: u8 = 2;
 const ORIGIN_ICMP6: u8 = 3;
 
+/// The attempt is over without an answer: a SYN that the socket sends now is another one.
+#[inline(always)]
+fn given_up(state: *mut SocketState) {
+    // SAFETY: a live map value, null-checked by the caller.
+    unsafe {
+        if (*state).phase == PHASE_OPENING {
+            (*state).phase = PHASE_ENDED_EGRESS;
+        }
+    }
+}
+
 #[inline(always)]
 fn refused(state: *mut SocketState, is_port: bool, is_final: bool, taken: bool) {
     // SAFETY: a live map value, null-checked by the caller.
@@ -94,7 +108,7 @@ fn refused(state: *mut SocketState, is_port: bool, is_final: bool, taken: bool) 
         if (*state).phase == PHASE_OPENING {
             // What was taken may have been a time-out, but not before a SYN was sent again.
             if taken && (*state).repeated_syns > 0 {
-                return;
+                return given_up(state);
             }
             let is_first = (*state).repeated_syns & SYN_REFUSED == 0;
             if is_final {

@@ -4,6 +4,8 @@
 //! at once, and half of one flow with half of another would count packets for the wrong peer.
 //! Whatever the word says is held against the slot itself before it is believed.
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_sk_storage_get},
@@ -12,7 +14,7 @@ use aya_ebpf::{
 
 use crate::{
     maps::{SOCKETS, SocketState},
-    packet::Packet,
+    packet::{Address, Packet, Way},
 };
 
 /// States of include/net/tcp_states.h, part of the kernel's stable interface.
@@ -132,14 +134,57 @@ pub fn set_asked(packet: &mut Packet, sk: *mut bpf_sock) {
         if packet.family == 4 {
             [u64::from((*sk).dst_ip4), 0]
         } else {
-            let [a, b, c, d] = [0, 1, 2, 3]
-                .map(|word| u64::from(core::ptr::read_volatile(&raw const (*sk).dst_ip6[word])));
-            [a | b << 32, c | d << 32]
+            address([0, 1, 2, 3].map(|word| read_volatile(&raw const (*sk).dst_ip6[word])))
         }
     };
     packet.peer_port = port;
     packet.pair_port = port;
 }
+
+/// The address that a connected socket has; zero of all others.
+#[inline(always)]
+pub fn own_address(sk: *mut bpf_sock, family: u8) -> Address {
+    // SAFETY: fields that all sockets have, in network order; word by word as above.
+    unsafe {
+        if (*sk).dst_port == 0 {
+            [0; 2]
+        } else if family == 4 {
+            [u64::from((*sk).src_ip4), 0]
+        } else {
+            address([0, 1, 2, 3].map(|word| read_volatile(&raw const (*sk).src_ip6[word])))
+        }
+    }
+}
+
+#[inline(always)]
+fn address(words: [u32; 4]) -> Address {
+    let [a, b, c, d] = words.map(u64::from);
+    [a | b << 32, c | d << 32]
+}
+
+/// Puts the socket's own port in the place of a packet's that is on its way out: NAT for what the
+/// node's own server answers has happened already, and does not change which of its ports was
+/// asked.
+#[inline(always)]
+pub fn set_own_port(packet: &mut Packet, sk: *mut bpf_sock) {
+    // SAFETY: a field that all sockets have, in host order.
+    let port = unsafe { (*sk).src_port } as u16;
+    let is_sent = matches!(packet.way, Way::Sent);
+    // A raw socket has its protocol there.
+    if is_sent && port != 0 && port != packet.local_port && !is_raw(sk) {
+        packet.local_port = port;
+    }
+}
+
+/// Whether the socket sends and reads whole packets.
+#[inline(always)]
+pub fn is_raw(sk: *mut bpf_sock) -> bool {
+    // SAFETY: a whole socket, its fields may be read.
+    whole(sk).is_some_and(|sk| unsafe { (*sk).type_ } == SOCK_RAW)
+}
+
+/// Of include/linux/net.h, part of the kernel's stable interface.
+const SOCK_RAW: u32 = 3;
 
 #[inline(always)]
 pub fn cookie(ctx: &SkBuffContext) -> u64 {

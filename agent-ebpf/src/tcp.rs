@@ -84,6 +84,7 @@ pub fn decide(
         };
         return if asks { made } else { Decision::NONE };
     }
+    socket::set_own_port(packet, sk);
     let (next, marks) = if tcp_state == STATE_LISTEN {
         let attempts = matches!(way, Way::Received)
             && packet.kind & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
@@ -133,9 +134,9 @@ fn turn(state: *mut SocketState, phase: u32, next: u32, marks: Marks) -> u64 {
         (*state).phase = next;
         (*state).repeated_syns = 0;
         if next == PHASE_OPENING {
-            (*state).opened_ns = bpf_ktime_get_ns();
+            (*state).told_ns = bpf_ktime_get_ns();
         } else if phase == PHASE_OPENING && marks & ANSWER != 0 {
-            return bpf_ktime_get_ns().saturating_sub((*state).opened_ns);
+            return bpf_ktime_get_ns().saturating_sub((*state).told_ns);
         }
     }
     0

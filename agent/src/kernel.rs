@@ -80,6 +80,8 @@ pub struct KernelConfig {
     pub flows_max: u32,
     /// A flow without a packet for this long gives its slot back.
     pub idle_max: Duration,
+    /// A pair of sockets without a packet for this long is forgotten, see `pairs`.
+    pub pair_idle_max: Duration,
     /// One pod, or one cgroup in no pod, gets at most one part in this many of the flows.
     pub share_divisor: u32,
     /// Folder on bpffs for what outlives the agent; none to lose it all at its end.
@@ -95,6 +97,7 @@ impl Default for KernelConfig {
             cgroup_prefix: String::new(),
             flows_max: FLOWS_MAX,
             idle_max: Duration::from_secs(300),
+            pair_idle_max: Duration::from_secs(60),
             share_divisor: SHARE_DIVISOR,
             pin_root: None,
             secret_rungs: Rung::ALL.to_vec(),
@@ -150,7 +153,7 @@ impl Sensor {
             return Err(LoadError::object(format!("{MAP_PAIRS} is no hash")));
         };
         let shares = Shares::new(map(&mut programs, MAP_TAKEN)?, map(&mut programs, MAP_RETURNED)?);
-        let mut tables = Tables::new(loaded.slots, Pairs::new(pairs), shares);
+        let mut tables = Tables::new(loaded.slots, Pairs::new(pairs, config.pair_idle_max), shares);
         if loaded.is_continued {
             tables.reconcile().map_err(LoadError::object)?;
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parapet_core::record::Counts;
 use support::agent::Agent;
+use support::cgroup::{self, Driver};
 use support::http;
 use support::network::Family;
 use support::pod::{Pod, PodSpec};
@@ -32,7 +33,7 @@ fn sweep(addresses: u32, ports: (u16, u16), sockets: u16) -> Task {
 }
 
 #[tokio::test]
-async fn each_cgroup_gets_its_share_and_no_more() {
+async fn each_pod_gets_its_share_and_no_more() {
     const CAPACITY: u32 = 64;
     const SHARE: u32 = CAPACITY / 4;
     const DATAGRAMS: u64 = 3;
@@ -66,6 +67,40 @@ async fn each_cgroup_gets_its_share_and_no_more() {
         assert_eq!(watched.capacity()[0], ("flows", u64::from(taken), u64::from(CAPACITY)));
     }
     assert_eq!(taken, CAPACITY);
+}
+
+#[tokio::test]
+async fn containers_of_a_pod_share_what_it_gets_however_deep_they_are() {
+    const CAPACITY: u32 = 64;
+    const SHARE: u32 = CAPACITY / 4;
+    let mut watched = Watched::with(new_node(), |config| parapet::kernel::KernelConfig {
+        flows_max: CAPACITY,
+        share_divisor: 4,
+        ..config
+    });
+    watched.node.swallow(NOWHERE[0]).unwrap();
+    for driver in [Driver::Systemd, Driver::Cgroupfs] {
+        let name = format!("{driver:?}").to_lowercase();
+        let spec = PodSpec::new("a", &name).sidecar("second", &[]).driver(driver);
+        let mut pod = watched.node.pod(&spec).unwrap();
+        watched.read();
+        let before = watched.lost.get("flow_quota").copied().unwrap_or(0);
+        let used = watched.capacity()[0].1;
+        let alone = SHARE / 2 - 1;
+        pod.run(&sweep(alone, (9, 9), 1)).unwrap();
+        pod.run_in("second", &sweep(alone, (9, 9), 1)).unwrap();
+        // A container that may make cgroups makes one inside of its own, named as a pod's is.
+        pod.cgroup = pod.cgroup.join("kubepods-pod0.slice");
+        cgroup::create(&pod.cgroup).unwrap();
+        pod.run(&sweep(SHARE, (9, 9), 1)).unwrap();
+        let seen = watched.read();
+        // One datagram each.
+        let packets: u64 = seen.values().map(|counts| counts.sent_packets).sum();
+        let flows = watched.capacity()[0].1 - used;
+        assert_eq!((flows, packets), (SHARE.into(), SHARE.into()), "{driver:?}");
+        let lost = watched.lost["flow_quota"] - before;
+        assert_eq!(lost, u64::from(2 * alone), "{driver:?}");
+    }
 }
 
 #[tokio::test]

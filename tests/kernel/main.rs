@@ -10,7 +10,9 @@
 )]
 
 mod agent;
+mod aging;
 mod attacks;
+mod child;
 mod crafted;
 mod demo;
 mod matrix;

@@ -4,127 +4,36 @@
 //! In: sockets of a child process in a cgroup of its own. Out: nothing but assertions. Each test
 //! makes its own cgroup and removes it, also when it fails.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use parapet::kernel::{KernelConfig, Sensor};
-use parapet_common::{SERVICE_ONE_BY_ONE, ServicePort};
+use parapet::kernel::Sensor;
 use parapet_core::flow::Direction;
 use parapet_core::record::{Counts, Record};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketType, bind, connect, connect_unspec, listen, recv,
     send, socket, sockopt,
 };
-use support::cgroup;
 use support::traffic::raw;
 
-/// How a child knows that it is one: `peers,datagrams a peer,port`.
-const GENERATE: &str = "PARAPET_TEST_GENERATE";
-/// The same for a child that opens a TCP connection at once and writes to it when told.
+use crate::child::{Cgroup, LISTENS, Seen, child, count, generator, listens, run_in, start_in};
+
+/// How a child knows that it opens a TCP connection at once and writes to it when told.
 const CONNECT: &str = "PARAPET_TEST_CONNECT";
 
 /// The same for a child that uses one TCP socket for both of these ports, and then listens on it.
 const AGAIN: &str = "PARAPET_TEST_AGAIN";
 /// The same for a child that asks this UDP port and is told by the kernel of each packet that left.
 const TOLD: &str = "PARAPET_TEST_TOLD";
-/// The same for a child that opens two TCP connections to this port and closes one.
-const TWO: &str = "PARAPET_TEST_TWO";
 /// The same for a child that serves UDP with a socket for each client: the port of its only one.
 const EACH: &str = "PARAPET_TEST_EACH";
 
-/// What the child says before its port, in a line of its own.
-const LISTENS: &str = "listens on ";
+/// The same for a child that connects one socket to this port again and again until it can.
+const RETRY: &str = "PARAPET_TEST_RETRY";
 
-/// A cgroup of the test's own.
-struct Cgroup {
-    folder: PathBuf,
-    prefix: String,
-}
-
-impl Cgroup {
-    fn new(name: &str) -> Self {
-        let prefix = format!("/prp{}-{name}", std::process::id());
-        let folder = cgroup::mount_point().unwrap().join(prefix.trim_start_matches('/'));
-        cgroup::create(&folder).unwrap();
-        Self { folder, prefix }
-    }
-
-    fn config(&self, flows_max: u32) -> KernelConfig {
-        KernelConfig {
-            cgroup_root: self.folder.clone(),
-            cgroup_prefix: self.prefix.clone(),
-            flows_max,
-            share_divisor: 1,
-            ..KernelConfig::default()
-        }
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Also ends a child that a failed test left waiting.
-        let _ = cgroup::remove(&self.folder);
-    }
-}
-
-/// A child that waits for a byte, and then does what the variable says.
-fn child(test: &str, variable: &str, order: impl ToString) -> Child {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(variable, order.to_string())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap()
-}
-
-/// What a child says once it listens. What it says it with is to be kept until the child is
-/// through: it has more to say.
-fn listens(child: &mut Child) -> (String, impl Iterator<Item = String> + use<>) {
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let said = lines.find_map(|line| Some(line.split_once(LISTENS)?.1.to_owned())).unwrap();
-    (said, lines)
-}
-
-/// A child that waits for a byte, and then sends.
-fn generator(peers: u32, datagrams: u32, port: u16) -> Child {
-    child("sensor::generator_process", GENERATE, format!("{peers},{datagrams},{port}"))
-}
-
-/// The child is let go once it is in the cgroup; it ends when its stdin does.
-fn start_in(cgroup: &Cgroup, child: &mut Child) {
-    cgroup::join(&cgroup.folder, child.id()).unwrap();
-    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
-}
-
-fn run_in(cgroup: &Cgroup, mut child: Child) {
-    start_in(cgroup, &mut child);
-    assert!(child.wait().unwrap().success());
-}
-
-/// Not a test of its own: the body of the child processes.
-#[test]
-fn generator_process() {
-    let Ok(order) = std::env::var(GENERATE) else { return };
-    let numbers: Vec<u32> = order.split(',').map(|number| number.parse().unwrap()).collect();
-    let [peers, datagrams, port] = numbers[..] else { panic!("{order}") };
-    std::io::stdin().read_exact(&mut [0]).unwrap();
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let first = u32::from(Ipv4Addr::new(127, 1, 0, 1));
-    for _ in 0..datagrams {
-        for peer in 0..peers {
-            let address = Ipv4Addr::from(first + peer);
-            let port = u16::try_from(port).unwrap();
-            assert_eq!(socket.send_to(b"x", SocketAddrV4::new(address, port)).unwrap(), 1);
-        }
-    }
-}
-
-/// Not a test of its own either.
+/// Not a test of its own: the body of the child.
 #[test]
 fn connector_process() {
     let Ok(port) = std::env::var(CONNECT) else { return };
@@ -196,32 +105,6 @@ fn each_process() {
 const FIRST_BYTES: usize = 5_000;
 const SECOND_BYTES: usize = 90_000;
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Seen {
-    flows: u64,
-    packets: u64,
-    attempts: u64,
-    lost: u64,
-}
-
-fn count(records: &[Record]) -> Seen {
-    let mut seen = Seen::default();
-    for record in records {
-        match record {
-            Record::Flow(flow) => {
-                seen.flows += 1;
-                seen.packets += flow.counts.sent_packets;
-                seen.attempts += flow.counts.attempts;
-            }
-            Record::Lost { stage: "flow_table_full" | "flow_quota", count } => seen.lost += count,
-            Record::Lost { stage, count } => panic!("{count} lost at {stage}"),
-            Record::CgroupCreated { .. } | Record::CgroupRemoved { .. } => {}
-            Record::Dns(_) | Record::Read(_) | Record::Reader(_) => {}
-        }
-    }
-    seen
-}
-
 #[tokio::test]
 async fn every_packet_is_counted_or_counted_as_lost() {
     const CAPACITY: u32 = 64;
@@ -248,27 +131,6 @@ async fn every_packet_is_counted_or_counted_as_lost() {
         let totals = (totals.attempts, totals.answered, totals.refused);
         assert_eq!(totals, (u64::from(peers), 0, 0), "whatever room there was");
         assert_eq!(count(&sensor.read_now()), Seen::default(), "nothing is counted twice");
-    }
-}
-
-#[tokio::test]
-async fn an_idle_flow_gives_its_slot_to_another_with_counts_from_zero() {
-    let listener = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let cgroup = Cgroup::new("idle");
-    let config = KernelConfig { idle_max: Duration::from_millis(50), ..cgroup.config(1) };
-    let mut sensor = Sensor::load(&config).unwrap();
-    for round in 0..3 {
-        run_in(&cgroup, generator(1, 5, port));
-        let seen = count(&sensor.read_now());
-        let expected = Seen { flows: 1, packets: 5, attempts: 1, lost: 0 };
-        assert_eq!(seen, expected, "round {round}");
-        // Idle, hidden, then free: two more reads with the grace time between them.
-        for _ in 0..3 {
-            tokio::time::sleep(Duration::from_millis(120)).await;
-            assert_eq!(count(&sensor.read_now()), Seen::default());
-        }
-        assert_eq!(sensor.capacity()[0], ("flows", 0, 1));
     }
 }
 
@@ -411,45 +273,39 @@ async fn a_socket_for_one_client_of_a_server_asks_nobody() {
     assert_eq!(only_flow(&mut sensor), (Some(Direction::Ingress), port, 1, 1, 0));
 }
 
-/// Nor this: two connections, of which one stays until its stdin ends.
+/// Nor this: one socket for all attempts, each given up after half a second.
 #[test]
-fn two_process() {
-    let Ok(port) = std::env::var(TWO) else { return };
+fn retry_process() {
+    let Ok(port) = std::env::var(RETRY) else { return };
     std::io::stdin().read_exact(&mut [0]).unwrap();
-    let address = (Ipv4Addr::LOCALHOST, port.parse().unwrap());
-    let _kept = TcpStream::connect(address).unwrap();
-    drop(TcpStream::connect(address).unwrap());
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.parse().unwrap());
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    sockopt::set_tcp_user_timeout(&socket, 500).unwrap();
+    assert_eq!(connect(&socket, &address), Err(rustix::io::Errno::TIMEDOUT));
     println!("{LISTENS}nothing");
-    let _ = std::io::stdin().read(&mut [0]);
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    connect(&socket, &address).unwrap();
 }
 
 #[tokio::test]
-async fn a_connection_to_a_divided_service_gives_its_slot_back_soon_after_its_end() {
-    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let port = server.local_addr().unwrap().port();
-    let cgroup = Cgroup::new("two");
-    // A thirtieth of this passes between two reads here, and far from all of it. Two flows are more
-    // than half of the room.
-    let config = KernelConfig { idle_max: Duration::from_secs(6), ..cgroup.config(3) };
-    let mut sensor = Sensor::load(&config).unwrap();
-    let mut addr = [0; 16];
-    addr[..4].copy_from_slice(&Ipv4Addr::LOCALHOST.octets());
-    let divided = ServicePort { addr, port, protocol: 6, family: 4, reserved: 0 };
-    assert_eq!(sensor.set_services(&[(divided, SERVICE_ONE_BY_ONE)].into()), 0);
-    let mut child = child("sensor::two_process", TWO, port);
+async fn each_try_of_a_socket_to_connect_is_an_attempt() {
+    let server = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    bind(&server, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listen(&server, 0).unwrap();
+    let server = TcpListener::from(server);
+    let address = server.local_addr().unwrap();
+    // A queue of no length holds one connection, and no other SYN is answered until that is taken.
+    let _first = TcpStream::connect(address).unwrap();
+    let cgroup = Cgroup::new("retry");
+    let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
+    let mut child = child("sensor::retry_process", RETRY, address.port());
     start_in(&cgroup, &mut child);
     let (_, _lines) = listens(&mut child);
-    let seen = count(&sensor.read_now());
-    assert_eq!((seen.flows, seen.attempts, seen.lost), (2, 2, 0));
-    assert_eq!(sensor.capacity()[0], ("flows", 2, 3));
-    // Over for long enough, then hidden for long enough.
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(400)).await;
-        sensor.read_now();
-    }
-    assert_eq!(sensor.capacity()[0], ("flows", 1, 3), "the open one stays");
-    drop(child.stdin.take());
+    server.accept().unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    server.accept().unwrap();
     assert!(child.wait().unwrap().success());
+    assert_eq!(only_flow(&mut sensor), (Some(Direction::Egress), address.port(), 2, 1, 0));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use support::node::Node;
 use support::pod::{Pod, PodSpec};
 use support::process::Process;
 use support::service::{Backend, Kind, Port};
-use support::task::{Sockets, Task};
+use support::task::{Serve, Sockets, Task};
 
 use crate::agent::{BOTH, binary, expect, new_node};
 
@@ -392,6 +392,48 @@ fn the_node_asks_services_by_datagrams_and_is_answered() {
     let report = expect(&agent, &[(edge, &[("answered", 4)])]);
     let counts = report.edges.iter().find(|each| each.shown() == edge).unwrap().counts;
     assert_eq!((counts.attempts, counts.answered, counts.sent_packets), (4, 4, 16));
+}
+
+/// What it answers has been through the node's NAT when it passes the hook, and comes from another
+/// port than the one it was asked on.
+#[test]
+fn a_server_of_the_node_behind_a_service_is_asked_and_asks_nobody() {
+    let mut node = new_node();
+    let clients = ["one", "two"].map(|name| node.pod(&PodSpec::new("a", name)).unwrap());
+    let serve = Serve { tcp: vec![8080], udp: vec![5353], reply_bytes: 32, ..Serve::default() };
+    let _serving = node.spawn_on_node(&Task::Serve(serve)).unwrap();
+    // As kube-proxy does it for a Service whose pods are on the host network.
+    let asked = |family, port| SocketAddr::from((Addresses::of_service(250).of(family), port));
+    for family in BOTH {
+        for (protocol, port, own) in [("tcp", 80, 8080), ("udp", 7000, 5353)] {
+            // A server of datagrams on all addresses answers with the one next to who asked.
+            let own = (GATEWAY.of(family), own).into();
+            node.lead(asked(family, port), protocol, own).unwrap();
+        }
+    }
+    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+    for family in BOTH {
+        // In turn, so that the server's only socket has both of them at once.
+        for _ in 0..3 {
+            for client in &clients {
+                from_pod(client, asked(family, 80), 2);
+                let counts = client.run(&Task::send(asked(family, 7000), 2, Sockets::Shared));
+                let counts = counts.unwrap();
+                assert_eq!((counts.pairs, counts.answered), (1, 2), "{family:?}");
+            }
+        }
+    }
+    let mut expected = Vec::new();
+    for client in ["one", "two"] {
+        expected.push((format!("ingress a/{client} -> node-1 TCP/8080"), [("answered", 12)]));
+        expected.push((format!("ingress a/{client} -> node-1 UDP/5353"), [("answered", 6)]));
+    }
+    let expected: Vec<(&str, &[(&str, u64)])> =
+        expected.iter().map(|(edge, ended)| (&**edge, &ended[..])).collect();
+    let report = expect(&agent, &expected);
+    let all = report.edges.iter().map(|edge| edge.shown());
+    let by_node: Vec<String> = all.filter(|edge| edge.starts_with("egress node-1")).collect();
+    assert_eq!(by_node, Vec::<String>::new());
 }
 
 #[test]

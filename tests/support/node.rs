@@ -347,6 +347,23 @@ impl Node {
         self.network.within(|| tool::nft(&rules)).map(drop)
     }
 
+    /// Leads what pods and the outside ask for to somewhere else, as kube-proxy does it for a Service
+    /// that is served by the node itself.
+    ///
+    /// # Errors
+    /// If the rule is refused.
+    pub fn lead(&self, asked: SocketAddr, protocol: &str, to: SocketAddr) -> anyhow::Result<()> {
+        let word = if asked.is_ipv4() { "ip" } else { "ip6" };
+        let rules = format!(
+            "add table inet led\n\
+             add chain inet led before {{ type nat hook prerouting priority -101; }}\n\
+             add rule inet led before {word} daddr {} {protocol} dport {} dnat {word} to {to}\n",
+            asked.ip(),
+            asked.port(),
+        );
+        self.network.within(|| tool::nft(&rules)).map(drop)
+    }
+
     /// Forgets what is sent to these addresses (`198.18.0.0/15`), without a word to the sender.
     ///
     /// # Errors

@@ -13,14 +13,16 @@ use parapet_common::{PAIRS_MAX, Pair, PairKey, SHARE_DIVISOR};
 use super::clock::nanoseconds;
 use super::syscall::{Cursor, delete_batch, lookup_batch};
 
-/// A pair without a packet for this long is forgotten. Long enough for a pause of one client, short
-/// enough that another client that got the same port by chance is an attempt of its own.
-const IDLE_MAX: Duration = Duration::from_secs(60);
-/// The same for a pod that has used half of its share: longer than any resolver or client waits.
-const CROWDED_IDLE_MAX: Duration = Duration::from_secs(12);
-/// How often the table is walked, and how often while a pod's share is half used.
-const SWEEP_EVERY: Duration = Duration::from_secs(20);
-const CROWDED_SWEEP_EVERY: Duration = Duration::from_secs(4);
+/// A pair of a pod that has used half of its share is forgotten after this part of the usual time:
+/// of a minute after twelve seconds, which is longer than any resolver or client waits.
+const CROWDED_DIVISOR: u32 = 5;
+/// The same for one that was answered: after four seconds. Each name that is resolved is a pair, so
+/// that this is how many a second a DNS server can be asked for.
+const CROWDED_ANSWERED_DIVISOR: u32 = 15;
+/// How often the table is walked, often enough to see a pod's share being used up before it is, and
+/// how often while it is half used.
+const SWEEP_DIVISOR: u32 = 12;
+const CROWDED_SWEEP_DIVISOR: u32 = 30;
 /// Entries read at once.
 const BATCH: usize = 4_096;
 
@@ -37,6 +39,9 @@ const EMPTY: Pair = Pair { flow: 0, last_seen_ns: 0, charged_id: 0, direction: 0
 /// The table and when it was walked last.
 pub(super) struct Pairs {
     map: MapData,
+    /// A pair without a packet for this long is forgotten. Long enough for a pause of one client,
+    /// short enough that another client that got the same port by chance is an attempt of its own.
+    idle_max: Duration,
     swept_ns: u64,
     crowded: bool,
     entries: u64,
@@ -45,8 +50,8 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
-    pub(super) fn new(map: MapData) -> Self {
-        Self { map, swept_ns: 0, crowded: false, entries: 0, counts: HashMap::new() }
+    pub(super) fn new(map: MapData, idle_max: Duration) -> Self {
+        Self { map, idle_max, swept_ns: 0, crowded: false, entries: 0, counts: HashMap::new() }
     }
 
     /// Entries when they were last counted, and how many there may be.
@@ -56,8 +61,8 @@ impl Pairs {
 
     /// Walks the table if it is time to; how many pairs each pod gave back comes out.
     pub(super) fn sweep(&mut self, now_ns: u64) -> std::io::Result<HashMap<u64, u64>> {
-        let every = if self.crowded { CROWDED_SWEEP_EVERY } else { SWEEP_EVERY };
-        if now_ns.saturating_sub(self.swept_ns) < nanoseconds(every) {
+        let every = if self.crowded { CROWDED_SWEEP_DIVISOR } else { SWEEP_DIVISOR };
+        if now_ns.saturating_sub(self.swept_ns) < nanoseconds(self.idle_max / every) {
             return Ok(HashMap::new());
         }
         self.swept_ns = now_ns;
@@ -66,9 +71,12 @@ impl Pairs {
             self.counts.iter().filter(|(_, count)| **count > crowd).map(|(id, _)| *id).collect();
         let (mut counts, mut idle) = (HashMap::new(), Vec::new());
         self.walk(|key, pair| {
-            let idle_max =
-                if crowded.contains(&pair.charged_id) { CROWDED_IDLE_MAX } else { IDLE_MAX };
-            if now_ns.saturating_sub(pair.last_seen_ns) > nanoseconds(idle_max) {
+            let divisor = match (crowded.contains(&pair.charged_id), pair.answered) {
+                (false, _) => 1,
+                (true, 0) => CROWDED_DIVISOR,
+                (true, _) => CROWDED_ANSWERED_DIVISOR,
+            };
+            if now_ns.saturating_sub(pair.last_seen_ns) > nanoseconds(self.idle_max / divisor) {
                 idle.push((*key, pair.charged_id));
             } else {
                 *counts.entry(pair.charged_id).or_default() += 1;

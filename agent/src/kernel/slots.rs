@@ -7,7 +7,7 @@
 //! free ones. An agent that is killed in the middle leaves nothing that the next one cannot go on
 //! with.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::num::NonZeroU16;
 use std::ptr::NonNull;
 use std::time::Duration;
