@@ -28,6 +28,8 @@ const OUTSIDE: Addresses = Addresses {
 enum Path {
     PodPod,
     Service,
+    /// A pod that reaches itself through its Service.
+    Hairpin,
     NodePod,
     PodNode,
     PodOutside,
@@ -36,8 +38,15 @@ enum Path {
 
 const DIRECT: [Path; 5] =
     [Path::PodPod, Path::NodePod, Path::PodNode, Path::PodOutside, Path::OutsidePod];
-const ALL: [Path; 6] =
-    [Path::PodPod, Path::Service, Path::NodePod, Path::PodNode, Path::PodOutside, Path::OutsidePod];
+const ALL: [Path; 7] = [
+    Path::PodPod,
+    Path::Service,
+    Path::Hairpin,
+    Path::NodePod,
+    Path::PodNode,
+    Path::PodOutside,
+    Path::OutsidePod,
+];
 
 /// Ports of the server, by how it ends there. Behind the Service they are 8,000 less.
 const ANSWERED: u16 = 8080;
@@ -89,7 +98,7 @@ impl Stage {
     /// what is said.
     fn serve(&mut self, path: Path, task: &Task) {
         let serving = match path {
-            Path::PodPod | Path::Service | Path::NodePod | Path::OutsidePod => {
+            Path::PodPod | Path::Service | Path::Hairpin | Path::NodePod | Path::OutsidePod => {
                 self.server.spawn(task)
             }
             Path::PodNode => self.watched.node.spawn_on_node(task),
@@ -101,7 +110,7 @@ impl Stage {
     /// Whom the client asks.
     fn target(&self, path: Path, family: Family, port: u16) -> SocketAddr {
         match path {
-            Path::Service => self.service.at(family, port - SERVICE_LESS),
+            Path::Service | Path::Hairpin => self.service.at(family, port - SERVICE_LESS),
             _ => (self.end(path, family), port).into(),
         }
     }
@@ -110,7 +119,7 @@ impl Stage {
     /// nearest to who asked, so that is the one to ask.
     fn end(&self, path: Path, family: Family) -> IpAddr {
         match path {
-            Path::PodPod | Path::Service | Path::NodePod | Path::OutsidePod => {
+            Path::PodPod | Path::Service | Path::Hairpin | Path::NodePod | Path::OutsidePod => {
                 self.server.address(family)
             }
             Path::PodNode if self.is_tcp => NODE.of(family),
@@ -133,6 +142,7 @@ impl Stage {
             Path::PodPod | Path::Service | Path::PodNode | Path::PodOutside => {
                 self.client.spawn(task)
             }
+            Path::Hairpin => self.server.spawn(task),
             Path::NodePod => self.watched.node.spawn_on_node(task),
             Path::OutsidePod => self.watched.node.spawn_outside(task),
         }
@@ -210,6 +220,8 @@ fn expected(row: &Row, asking: Counts, asked: Option<Counts>) -> Flows {
     let (client, server) = match path {
         Path::PodPod => ("client", "server"),
         Path::Service => ("client", "service"),
+        // What the node sends back to where it came from has the node's address.
+        Path::Hairpin => ("server", "service"),
         Path::NodePod => ("node", "server"),
         Path::PodNode => ("client", "node"),
         Path::PodOutside => ("client", "outside"),
@@ -217,13 +229,14 @@ fn expected(row: &Row, asking: Counts, asked: Option<Counts>) -> Flows {
     };
     let mut expected = Flows::new();
     if client != "outside" {
-        let less = if path == Path::Service { SERVICE_LESS } else { 0 };
+        let less = if server == "service" { SERVICE_LESS } else { 0 };
         expected.insert(
             format!("{client} > {server} {protocol}/{}", port.saturating_sub(less)),
             asking,
         );
     }
     let server = if server == "service" { "server" } else { server };
+    let client = if path == Path::Hairpin { "node" } else { client };
     if let Some(asked) = asked.filter(|_| server != "outside") {
         expected.insert(format!("{server} < {client} {protocol}/{port}"), asked);
     }
@@ -302,7 +315,7 @@ async fn tcp() {
 fn treat_connections(stage: &Stage, path: Path, family: Family) {
     // One set of rules serves all ways to the same end. Destination NAT is not undone for a reset
     // that the node makes, so the pod makes it.
-    if path == Path::Service || path == Path::OutsidePod {
+    if matches!(path, Path::Service | Path::Hairpin | Path::OutsidePod) {
         return;
     }
     for (port, verdict) in [
@@ -367,7 +380,7 @@ fn datagrams(lite: bool, paths: &[Path]) {
     }
     for (path, family) in paths.iter().flat_map(|path| BOTH.map(|family| (*path, family))) {
         for (port, verdict) in [(NO_ROUTE, no_route(family)), (DROPPED, "drop")] {
-            if path != Path::Service && path != Path::OutsidePod {
+            if !matches!(path, Path::Service | Path::Hairpin | Path::OutsidePod) {
                 stage.treat(path, family, &format!("{word} dport {port}"), verdict);
             }
         }
