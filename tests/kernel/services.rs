@@ -21,6 +21,7 @@ use support::process::Process;
 use support::report::{Edge, EdgeCounts, Report};
 use support::service::{Backend, Kind, Port};
 use support::task::{Serve, Sockets, Task};
+use support::tool;
 
 use crate::agent::{BOTH, binary, expect, new_node};
 
@@ -80,6 +81,58 @@ fn each_connection_to_a_divided_service_is_its_own_backends() {
             ("egress node-1 -> b/green TCP/9090", &[("answered", 2)]),
         ],
     );
+}
+
+/// As kube-proxy in its usual mode, by the kernel's older tables and by the translation to newer ones
+/// that current distributions make of the same words.
+#[test]
+fn a_divided_service_is_seen_through_whichever_tables_divide_it() {
+    for (flavor, count) in [("legacy", 6), ("nft", 4)] {
+        let mut node = new_node();
+        let client = node.pod(&PodSpec::new("a", "client")).unwrap();
+        let (blue, _blue) = server(&mut node, "blue", 8080);
+        let (green, _green) = server(&mut node, "green", 9090);
+        let backends = [Backend::new(&blue), Backend::at(&green, 9090)];
+        let cluster_ip = (Kind::ClusterIp, false);
+        let service = node.service_of("b", "web", web(), cluster_ip, &backends).unwrap();
+        let rules = |family: Family| {
+            let asked = service.at(family, 80);
+            let lead = format!("-A web -d {} -p tcp --dport 80", asked.ip());
+            format!(
+                "*nat\n:web - [0:0]\n-A PREROUTING -j web\n-A OUTPUT -j web\n\
+                 {lead} -m statistic --mode nth --every 2 --packet 0 -j DNAT --to-destination {}\n\
+                 {lead} -j DNAT --to-destination {}\nCOMMIT\n",
+                blue.at(family, 8080),
+                green.at(family, 9090),
+            )
+        };
+        let all = [("iptables", Family::V4), ("ip6tables", Family::V6)];
+        let divide = || {
+            tool::nft("delete table inet services")?;
+            all.iter().try_for_each(|(program, family)| {
+                tool::run(&format!("{program}-{flavor}-restore"), &[], &rules(*family)).map(drop)
+            })
+        };
+        node.network().within(divide).unwrap();
+        let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
+        for family in BOTH {
+            from_pod(&client, service.at(family, 80), count);
+            from_node(&node, service.at(family, 80), 2);
+        }
+        let pod: &[(&str, u64)] = &[("answered", count)];
+        let own: &[(&str, u64)] = &[("answered", 2)];
+        expect(
+            &agent,
+            &[
+                ("egress a/client -> b/blue TCP/8080", pod),
+                ("egress a/client -> b/green TCP/9090", pod),
+                ("ingress a/client -> b/blue TCP/8080", pod),
+                ("ingress a/client -> b/green TCP/9090", pod),
+                ("egress node-1 -> b/blue TCP/8080", own),
+                ("egress node-1 -> b/green TCP/9090", own),
+            ],
+        );
+    }
 }
 
 #[test]

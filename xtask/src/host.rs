@@ -13,7 +13,7 @@ const CAPABILITIES: [(&str, u32); 4] =
     [("CAP_NET_ADMIN", 12), ("CAP_SYS_ADMIN", 21), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
 
 /// Programs that the simulated node runs.
-const NODE_PROGRAMS: [&str; 4] = ["ip", "nft", "nsenter", "unshare"];
+const NODE_PROGRAMS: [&str; 5] = ["ip", "nft", "iptables-restore", "nsenter", "unshare"];
 
 /// Programs that pack and run the emulated machines of the stock kernels.
 const MACHINE_PROGRAMS: [&str; 8] =

@@ -41,7 +41,7 @@ const fn compiler(package: &'static str, reason: &'static str) -> Need {
 }
 
 /// Everything, in the order in which it is needed.
-pub(crate) const PACKAGES: [Need; 20] = [
+pub(crate) const PACKAGES: [Need; 21] = [
     tool("g++", "g++", "links every Rust binary; LLVM in bpf-linker and libFuzzer are C++"),
     tool("ca-certificates", "update-ca-certificates", "cargo fetches crates over TLS"),
     compiler("rustc-web", "Debian's current rustc, which compiles the BPF programs"),
@@ -49,6 +49,7 @@ pub(crate) const PACKAGES: [Need; 20] = [
     compiler("llvm-22-dev", "bpf-linker is built against the LLVM of that rustc"),
     tool("iproute2", "ip", "the simulated node makes its network namespaces, veths and bridge"),
     tool("nftables", "nft", "the simulated node's Services, NAT as kube-proxy does it"),
+    tool("iptables", "iptables-restore", "the same by iptables, which most kube-proxies use"),
     tool("util-linux", "nsenter", "runs the simulated pods' processes in their namespaces"),
     tool("procps", "ps", "shows what the simulated node left running when a test fails"),
     tool("curl", "curl", "reads /metrics and /status as the README's examples do"),
