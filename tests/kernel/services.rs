@@ -381,7 +381,7 @@ fn a_pod_that_gets_itself_of_two_backends_is_loopback_then_and_only_then() {
 }
 
 #[test]
-fn the_node_and_its_pods_reach_backends_by_every_kind_of_address() {
+fn backends_are_reached_by_every_kind_of_address() {
     let mut node = new_node();
     let client = node.pod(&PodSpec::new("a", "client")).unwrap();
     let kinds = [
@@ -413,12 +413,21 @@ fn the_node_and_its_pods_reach_backends_by_every_kind_of_address() {
             };
             from_pod(&client, asked, 3);
             from_node(&node, asked, 2);
+            if !matches!(service.kind, Kind::ClusterIp) {
+                from_outside(&node, asked, 1);
+            }
         }
     }
     let mut expected = Vec::new();
-    for (name, _) in kinds {
-        expected.push((format!("egress a/client -> b/{name} TCP/8080"), [("answered", 6)]));
-        expected.push((format!("egress node-1 -> b/{name} TCP/8080"), [("answered", 4)]));
+    for (name, kind) in kinds {
+        let mut row = |edge: String, answered| expected.push((edge, [("answered", answered)]));
+        row(format!("egress a/client -> b/{name} TCP/8080"), 6);
+        row(format!("egress node-1 -> b/{name} TCP/8080"), 4);
+        if kind != Kind::ClusterIp {
+            let rewritten = format!("ingress node-1 -> b/{name} TCP/8080 (rewritten: conntrack)");
+            // From outside, and what pods and the node ask for as from there.
+            row(rewritten, 2 + 6 + 4);
+        }
     }
     let expected: Vec<(&str, &[(&str, u64)])> =
         expected.iter().map(|(edge, ended)| (&**edge, &ended[..])).collect();
