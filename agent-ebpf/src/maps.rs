@@ -23,8 +23,9 @@ pub struct SocketState {
     pub told_ns: u64,
     /// One of the `socket::PHASE_*`.
     pub phase: u32,
-    /// SYNs we sent again (TCP only).
-    pub repeated_syns: u32,
+    /// Milliseconds from the first SYN to the last one that we sent again (TCP only), with
+    /// `socket::SYN_REFUSED`.
+    pub last_syn_ms: u32,
 }
 
 /// Flow to slot number. Preallocated: an insert fails for want of room, never for want of memory.
@@ -238,6 +239,7 @@ offsets! {
     KernfsNodeId = OFFSET_KERNFS_NODE_ID,
     CgroupRootHierarchyId = OFFSET_CGROUP_ROOT_HIERARCHY_ID,
     SockErr = OFFSET_SOCK_ERR,
+    SockErrSoft = OFFSET_SOCK_ERR_SOFT,
     SockErrorQueue = OFFSET_SOCK_ERROR_QUEUE,
     SkBuffHeadPrev = OFFSET_SK_BUFF_HEAD_PREV,
     SkBuffCb = OFFSET_SK_BUFF_CB,

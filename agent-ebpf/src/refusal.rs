@@ -15,6 +15,7 @@ use crate::{
     packet::IPPROTO_TCP,
     socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_REFUSED},
     structs::{Pointer, read, within},
+    tcp,
 };
 
 /// errno of include/uapi/asm-generic/errno.h that ICMP unreachable codes turn into.
@@ -26,6 +27,10 @@ const ECONNREFUSED: i32 = 111;
 const EHOSTUNREACH: i32 = 113;
 const EACCES: i32 = 13;
 const ENOPROTOOPT: i32 = 92;
+/// A SYN is sent again, or the last one given up, no sooner than a second after it was sent
+/// (TCP_TIMEOUT_INIT of include/net/tcp.h; a process may ask for less by TCP_USER_TIMEOUT). What was
+/// refused sooner was refused by somebody.
+const ANSWERED_WITHIN_MS: u32 = 900;
 /// No answer to any of the SYNs.
 const ETIMEDOUT: i32 = 110;
 
@@ -40,26 +45,34 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
     if state.is_null() {
         return 0;
     }
-    let (error, is_final) = match read::<i32>(sk, Offset::SockErr) {
-        Some(0) => match queued(sk) {
-            Some(error) => (error, false),
-            None => return 0,
-        },
-        Some(error) => (error, true),
-        None => return 0,
-    };
+    let Some((error, is_final)) = error(sk) else { return 0 };
     match error {
         ECONNREFUSED | ENOPROTOOPT => refused(state, true, is_final, false),
         EHOSTUNREACH | ENETUNREACH | EHOSTDOWN | ENONET | EACCES => {
             refused(state, false, is_final, false);
         }
         ETIMEDOUT => given_up(state),
-        // The process was faster than this tracepoint and has taken the error already: which one it
-        // was is not known, and most often nobody listened.
+        // Which one it was is not known, and most often nobody listened.
         0 => refused(state, true, true, true),
         _ => {}
     }
     0
+}
+
+/// The error that the socket is told of, and whether it is the end of an attempt; 0 if the process
+/// was faster than the tracepoint and has taken it already. None of what is no error.
+#[inline(always)]
+fn error(sk: Pointer) -> Option<(i32, bool)> {
+    let error = read::<i32>(sk, Offset::SockErr)?;
+    if error != 0 {
+        return Some((error, true));
+    }
+    let error = queued(sk)?;
+    if error != 0 {
+        return Some((error, false));
+    }
+    // What came for an earlier SYN while the process was still asking, and the kernel let pass.
+    Some((read::<i32>(sk, Offset::SockErrSoft)?, true))
 }
 
 /// The newest error of the socket's error queue, 0 of an empty queue. Of an IPv4 connection that is
@@ -106,16 +119,18 @@ fn refused(state: *mut SocketState, is_port: bool, is_final: bool, taken: bool) 
     // SAFETY: live map values.
     unsafe {
         if (*state).phase == PHASE_OPENING {
-            // What was taken may have been a time-out, but not before a SYN was sent again.
-            if taken && (*state).repeated_syns > 0 {
+            // What was taken may have been a time-out, which comes long after the last SYN.
+            let last_syn_ms = (*state).last_syn_ms & !SYN_REFUSED;
+            let waited_ms = tcp::since_first_syn_ms(state).saturating_sub(last_syn_ms);
+            if taken && waited_ms > ANSWERED_WITHIN_MS {
                 return given_up(state);
             }
-            let is_first = (*state).repeated_syns & SYN_REFUSED == 0;
+            let is_first = (*state).last_syn_ms & SYN_REFUSED == 0;
             if is_final {
                 (*state).phase = PHASE_ENDED_EGRESS;
             } else {
                 // The kernel may go on: what it sends then is still this attempt.
-                (*state).repeated_syns |= SYN_REFUSED;
+                (*state).last_syn_ms |= SYN_REFUSED;
             }
             if !is_first {
                 return;

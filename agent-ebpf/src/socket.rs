@@ -51,7 +51,7 @@ pub const PHASE_OLDER_CONNECTED: u32 = 10;
 /// `PHASE_PEERS` of a socket that was `PHASE_OLDER`.
 pub const PHASE_OLDER_PEERS: u32 = 11;
 
-/// In the count of repeated SYNs: the attempt was refused already, but is not given up.
+/// In the time of the last SYN: the attempt was refused already, but is not given up.
 pub const SYN_REFUSED: u32 = 1 << 31;
 
 /// `[1 valid][1 answered][23 slot][23 generation][16 peer port]`.

@@ -20,7 +20,7 @@ use crate::{
     socket::{
         self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER, PHASE_MIDSTREAM,
         PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING, STATE_CLOSE, STATE_LISTEN,
-        STATE_NEW_SYN_RECV, STATE_SYN_SENT,
+        STATE_NEW_SYN_RECV, STATE_SYN_SENT, SYN_REFUSED,
     },
 };
 
@@ -106,7 +106,10 @@ pub fn decide(
     } else {
         if next == PHASE_OPENING && matches!(way, Way::Sent) {
             // SAFETY: a live map value.
-            unsafe { (*state).repeated_syns += 1 };
+            unsafe {
+                let refused = (*state).last_syn_ms & SYN_REFUSED;
+                (*state).last_syn_ms = since_first_syn_ms(state) | refused;
+            }
         }
         0
     };
@@ -132,7 +135,7 @@ fn turn(state: *mut SocketState, phase: u32, next: u32, marks: Marks) -> u64 {
     // SAFETY: a live map value.
     unsafe {
         (*state).phase = next;
-        (*state).repeated_syns = 0;
+        (*state).last_syn_ms = 0;
         if next == PHASE_OPENING {
             (*state).told_ns = bpf_ktime_get_ns();
         } else if phase == PHASE_OPENING && marks & ANSWER != 0 {
@@ -140,6 +143,14 @@ fn turn(state: *mut SocketState, phase: u32, next: u32, marks: Marks) -> u64 {
         }
     }
     0
+}
+
+/// Milliseconds since the first SYN, as `SocketState::last_syn_ms` counts them.
+#[inline(always)]
+pub fn since_first_syn_ms(state: *mut SocketState) -> u32 {
+    // SAFETY: a live map value, and a helper without arguments.
+    let ns = unsafe { bpf_ktime_get_ns().saturating_sub((*state).told_ns) };
+    (ns / 1_000_000) as u32 & !SYN_REFUSED
 }
 
 /// What a packet makes of a connection (not of a listener): its next phase and what to count.

@@ -231,7 +231,12 @@ fn an_attack_grows_nothing_and_hides_nothing() {
     sent += scanning.finish().unwrap().attempts + sweeping.finish().unwrap().attempts;
     assert_eq!(sent, 40_000 + 71 * 16 + 65_535 * 16 + 1_000_000);
     let report = settle(&agent, 7);
-    assert_eq!(report.lost["flow_quota"], sent - 65_536 / 4, "{:?}", report.lost);
+    // Each packet of the attacker is on one of its edges or lost: how many find room is a matter of
+    // time, for idle flows leave sooner where a share is used up.
+    let of_attacker = report.edges.iter().filter(|edge| edge.source.shown() == "a/attacker");
+    let kept: u64 = of_attacker.map(|edge| edge.counts.sent_packets).sum();
+    assert_eq!(kept + report.lost["flow_quota"], sent, "{kept} kept, {:?}", report.lost);
+    assert!(kept >= 65_536 / 4, "{kept} kept");
     let stages: Vec<_> = report.lost.iter().filter(|(_, count)| **count > 0).collect();
     let known = ["flow_quota", "socket_pair", "ring_full"];
     assert!(stages.iter().all(|(stage, _)| known.contains(&stage.as_str())), "{stages:?}");

@@ -48,13 +48,14 @@ impl Member {
 }
 
 /// All of them.
-pub(super) const MEMBERS: [Member; 17] = [
+pub(super) const MEMBERS: [Member; 18] = [
     member("OFFSET_CGROUP_KN", "cgroup", "kn"),
     member("OFFSET_CGROUP_ROOT", "cgroup", "root"),
     member("OFFSET_CGROUP_LEVEL", "cgroup", "level"),
     member("OFFSET_KERNFS_NODE_ID", "kernfs_node", "id"),
     member("OFFSET_CGROUP_ROOT_HIERARCHY_ID", "cgroup_root", "hierarchy_id"),
     member("OFFSET_SOCK_ERR", "sock", "sk_err"),
+    member("OFFSET_SOCK_ERR_SOFT", "sock", "sk_err_soft"),
     member("OFFSET_SOCK_ERROR_QUEUE", "sock", "sk_error_queue"),
     member("OFFSET_SK_BUFF_HEAD_PREV", "sk_buff_head", "prev"),
     member("OFFSET_SK_BUFF_CB", "sk_buff", "cb"),
