@@ -82,7 +82,8 @@ fn print(edges: u32, name: &str, value: f64, unit: &str) {
 fn ready(edges: u32) -> Published {
     let config = EngineConfig {
         candidates: vec!["c".into()],
-        edges_max: edges as usize,
+        // One pod gets a quarter.
+        edges_max: 4 * edges as usize,
         ..EngineConfig::default()
     };
     let mut engine = Engine::new(config);

@@ -12,7 +12,7 @@ use crate::access::Access;
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::{Index, NodeFacts, PeersMet, Resolved};
 use crate::judgement::{Judgement, Judgements};
-use crate::ledger::{Ledger, Sample};
+use crate::ledger::{Ledger, NoRoom, Sample};
 use crate::names::Names;
 use crate::object::{Change, Kind};
 use crate::policy::{PolicySet, Probe, Selection};
@@ -34,6 +34,8 @@ mod sets;
 
 /// Loss stage: records whose edge found no room.
 pub const STAGE_EDGES_FULL: &str = "edges_full";
+/// Loss stage: records whose edge found its workload's share of the edges used up.
+pub const STAGE_EDGES_QUOTA: &str = "edges_quota";
 /// Loss stage: records that could not wait for an identity.
 pub const STAGE_PENDING_FULL: &str = "pending_full";
 /// Loss stage: objects and cgroups that found their table full.
@@ -447,8 +449,8 @@ impl Engine {
             self.never_judged += 1;
             self.count_unattributed(record, resolved);
             let certain = without_guesses(resolved.clone());
-            if self.ledger.add(record, &certain).is_none() {
-                self.lose(STAGE_EDGES_FULL, 1);
+            if let Err(reason) = self.ledger.add(record, &certain) {
+                self.lose(stage_of(reason), 1);
             }
             return;
         }
@@ -456,12 +458,15 @@ impl Engine {
         let resolved = named.as_ref().unwrap_or(resolved);
         self.count_unattributed(record, resolved);
         self.sets.build();
-        let Some(entry) = self.ledger.add(record, resolved) else {
-            // The attempts are still judged: totals stay exact however many edges there are.
-            let judgement = Judgement::new(self.sets.names(), self.judge_ends(record, resolved));
-            self.count_verdicts(record, &judgement);
-            self.lose(STAGE_EDGES_FULL, 1);
-            return;
+        let entry = match self.ledger.add(record, resolved) {
+            Ok(entry) => entry,
+            Err(reason) => {
+                // The attempts are still judged: totals stay exact however many edges there are.
+                let verdicts = self.judge_ends(record, resolved);
+                self.count_verdicts(record, &Judgement::new(self.sets.names(), verdicts));
+                self.lose(stage_of(reason), 1);
+                return;
+            }
         };
         let key = Arc::clone(&entry.edge().key);
         let sample = entry.sample(resolved);
@@ -536,6 +541,13 @@ impl Engine {
     fn lose(&mut self, stage: &'static str, count: u64) {
         let total = self.lost.entry(stage).or_default();
         *total = total.saturating_add(count);
+    }
+}
+
+fn stage_of(reason: NoRoom) -> &'static str {
+    match reason {
+        NoRoom::Full => STAGE_EDGES_FULL,
+        NoRoom::Share => STAGE_EDGES_QUOTA,
     }
 }
 

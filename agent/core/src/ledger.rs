@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use foldhash::HashMap;
+use parapet_common::SHARE_DIVISOR;
 
 use self::open::{Ended, Open};
 use crate::flow::{Direction, End, Endpoint, Group, Outcome, PodIdentity, Timestamp, UnknownEnd};
@@ -20,7 +21,9 @@ pub use self::open::UNANSWERED_AFTER_NS;
 
 mod open;
 
-/// Edges counted at once. Records of further ones are refused and counted.
+/// Edges counted at once, of which one workload of this node (or unit of the node) has one part in
+/// [`SHARE_DIVISOR`] at most: whoever meets all of the internet takes no room from the others.
+/// Records of further ones are refused and counted.
 pub const EDGES_MAX: usize = 65_536;
 /// Different pairs of ends that are judged for one edge: pods of one workload may differ in labels
 /// and named ports, as during a roll-out. The pair that was seen longest ago gives way.
@@ -31,11 +34,22 @@ pub const SAMPLES_MAX: usize = 8;
 pub struct Ledger {
     entries: BTreeMap<Arc<EdgeKey>, Entry>,
     edges_max: usize,
+    /// Edges by the end that this node has.
+    by_local_end: HashMap<EdgeEnd, usize>,
     now: Timestamp,
     /// Edges that had open attempts when they were put here, each once, by when to look again.
     due: BTreeSet<(Timestamp, Arc<EdgeKey>)>,
     /// Of every edge until it is judged.
     unjudged: Arc<Judgement>,
+}
+
+/// Why a new edge is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// There are as many as there may be.
+    Full,
+    /// Its local end has as many as one may have.
+    Share,
 }
 
 /// One edge and what its verdicts are made of.
@@ -76,23 +90,25 @@ impl Ledger {
         Self {
             entries: BTreeMap::new(),
             edges_max,
+            by_local_end: HashMap::default(),
             now: Timestamp::default(),
             due: BTreeSet::new(),
             unjudged: Arc::default(),
         }
     }
 
-    /// Adds a record to its edge. None if the edge is new and there is no room for it.
-    pub fn add(&mut self, record: &FlowRecord, resolved: &Resolved) -> Option<&mut Entry> {
+    /// Adds a record to its edge.
+    ///
+    /// # Errors
+    /// The edge is new and there is no room for it.
+    pub fn add(&mut self, record: &FlowRecord, resolved: &Resolved) -> Result<&mut Entry, NoRoom> {
         let key = key_of(record, resolved);
-        if self.entries.len() >= self.edges_max && !self.entries.contains_key(&key) {
-            return None;
-        }
         if !self.entries.contains_key(&key) {
+            self.take_room(&key)?;
             let key = Arc::new(key.clone());
             self.entries.insert(Arc::clone(&key), Entry::new(key, record, &self.unjudged));
         }
-        let entry = self.entries.get_mut(&key)?;
+        let entry = self.entries.get_mut(&key).ok_or(NoRoom::Full)?;
         // A record that waited for an identity brings attempts whose answers may wait, too.
         entry.count(record, resolved, record.last_seen.max(self.now));
         if !entry.is_due
@@ -101,7 +117,20 @@ impl Ledger {
             entry.is_due = true;
             self.due.insert((due, entry.edge.key.clone()));
         }
-        Some(entry)
+        Ok(entry)
+    }
+
+    fn take_room(&mut self, key: &EdgeKey) -> Result<(), NoRoom> {
+        if self.entries.len() >= self.edges_max {
+            return Err(NoRoom::Full);
+        }
+        let share = self.edges_max.div_ceil(SHARE_DIVISOR as usize);
+        let edges = self.by_local_end.entry(key.local_end().clone()).or_default();
+        if *edges >= share {
+            return Err(NoRoom::Share);
+        }
+        *edges += 1;
+        Ok(())
     }
 
     /// It is this time now: gives up the attempts that are open for too long. Looks at no edge but

@@ -136,6 +136,14 @@ pub struct EdgeKey {
     pub source_rewritten: Option<Rewritten>,
 }
 
+impl EdgeKey {
+    /// The end that is on this node.
+    #[must_use]
+    pub fn local_end(&self) -> &EdgeEnd {
+        if self.direction == Some(Direction::Ingress) { &self.target } else { &self.source }
+    }
+}
+
 /// One end of an edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

@@ -513,12 +513,13 @@ fn too_many_unsynced_records_become_edges_without_verdicts() {
 }
 
 #[test]
-fn a_full_edge_table_refuses_and_counts_but_totals_stay_exact() {
+fn a_workload_gets_a_quarter_of_the_edges_and_a_full_table_refuses_and_counts() {
     let config = EngineConfig { edges_max: 2, ..EngineConfig::default() };
-    let all = (1..=5).map(|port| flow(1, EGRESS, "10.0.0.20", port, (110, 110)));
-    let mut engine = run_with(config, with([flows(all)]));
+    let all = (1..=3).map(|port| flow(1, EGRESS, "10.0.0.20", port, (110, 110)));
+    let others = (1..=2).map(|port| flow(2, EGRESS, "10.0.0.10", port, (110, 110)));
+    let mut engine = run_with(config, with([flows(all.chain(others))]));
     let snapshot = engine.snapshot();
-    assert_eq!(snapshot.lost, BTreeMap::from([(STAGE_EDGES_FULL, 3)]));
+    assert_eq!(snapshot.lost, BTreeMap::from([(STAGE_EDGES_QUOTA, 2), (STAGE_EDGES_FULL, 1)]));
     assert_eq!((snapshot.edges.len(), snapshot.tables["edges"]), (2, (2, 2)));
     let totals = VerdictTotals::from([
         ((ENFORCED.into(), Direction::Egress, Decision::Allowed, Reason::NotIsolated), 5),
