@@ -160,10 +160,10 @@ async fn a_server_with_too_many_clients_harms_no_other_pod() {
     assert_eq!(watched.lost, BTreeMap::from([("socket_pair", packets - SHARE)]));
 }
 
-/// The agent's memory in bytes and the number of its metric series.
+/// The most memory in bytes that the agent ever had, and the number of its metric series.
 fn size(agent: &Agent) -> (u64, usize) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
     let metrics = http::get(agent.address(), "/metrics").unwrap();
     let series = metrics.body.lines().filter(|line| !line.starts_with('#')).count();
