@@ -17,12 +17,12 @@ use crate::outcome::{Goal, Outcome, median, number};
 use crate::pods::{self, Pods, Seen};
 
 /// Turns with the same node watched. Then the next one is: nodes are not quite alike.
-const TURNS: usize = 100;
+const TURNS: usize = 40;
 const PER_SECOND: u64 = 5_000;
 /// Connections at a steady rate in one node's part of a turn.
-const COUNT: u64 = 200;
+const COUNT: u64 = 500;
 /// How long each closed loop runs there.
-const CLOSED_MS: u64 = 20;
+const CLOSED_MS: u64 = 50;
 
 /// A node's client, and what there is for it.
 struct Place {

@@ -21,6 +21,8 @@ pub(crate) enum TierName {
     Core,
     /// Tests of the agent's own modules.
     Agent,
+    /// Tests of what the other tiers and the bench are made of.
+    Support,
     /// The command line as a user meets it.
     Cli,
     /// One file for each rule of policy, judged by `parapet explain`.
@@ -52,11 +54,12 @@ pub(crate) enum Plan {
 
 impl TierName {
     /// All tiers in the order in which they run.
-    pub(crate) const FAST_TO_SLOW: [Self; 10] = [
+    pub(crate) const FAST_TO_SLOW: [Self; 11] = [
         Self::Tidy,
         Self::Xtask,
         Self::Core,
         Self::Agent,
+        Self::Support,
         Self::Cli,
         Self::Scenarios,
         Self::Conformance,
@@ -72,6 +75,7 @@ impl TierName {
             Self::Xtask => "xtask",
             Self::Core => "core",
             Self::Agent => "agent",
+            Self::Support => "support",
             Self::Cli => "cli",
             Self::Scenarios => "scenarios",
             Self::Conformance => "conformance",
@@ -88,6 +92,7 @@ impl TierName {
             Self::Xtask => "setup, counting and the tidy rules themselves; needs nothing",
             Self::Core => "policy tables, replay, properties, the decoder; needs nothing",
             Self::Agent => "manifests, exports, the fuzz corpora; needs the BPF object",
+            Self::Support => "the simulated node's, the fault proxy's and the bench's own parts",
             Self::Cli => "examples, exit codes, messages; needs the built agent",
             Self::Scenarios => "each rule of policy by name; needs the built agent",
             Self::Conformance => "other implementations' judgements; needs ../shared/conformance",
@@ -109,7 +114,13 @@ impl TierName {
             Self::Xtask => Plan::Cargo(cargo_test(layout, &["-p", "xtask"])),
             Self::Core => Plan::Cargo(cargo_test(layout, &["-p", "parapet-core"])),
             Self::Agent => {
-                Plan::Cargo(cargo_test(layout, &["-p", "parapet", "-p", "parapet-fuzz"]))
+                let packages = ["-p", "parapet", "-p", "parapet-fuzz"];
+                // With what the bench and the other tiers see of it.
+                let features = ["--features", "parapet/measure"];
+                Plan::Cargo(cargo_test(layout, &[packages, features].concat()))
+            }
+            Self::Support => {
+                Plan::Cargo(cargo_test(layout, &["-p", "parapet-tests", "--lib", "--bins"]))
             }
             Self::Cli => Plan::Cargo(suite(layout, "cli")),
             Self::Scenarios => Plan::Cargo(suite(layout, "scenarios")),
