@@ -166,10 +166,12 @@ impl Stage {
         }
     }
 
-    /// What was seen. How many packets a TCP connection takes, and how long, is not known before.
+    /// What was seen. How many packets a TCP connection takes, and how long, is not known before: the
+    /// packets of both ends must be the same.
     fn read(&mut self, begun: Instant) -> Flows {
         let mut seen = self.watched.read();
         if self.is_tcp {
+            self.compare_ends(&seen);
             for (flow, counts) in &mut seen {
                 let shaken = counts.handshake_ns;
                 let asks = flow.contains('>') && counts.answered > 0;
@@ -187,6 +189,26 @@ impl Stage {
             }
         }
         seen
+    }
+
+    /// What one end sent the other one received, where both are watched.
+    fn compare_ends(&mut self, seen: &Flows) {
+        let asking = seen.iter().find(|(flow, counts)| flow.contains('>') && counts.answered > 0);
+        let asked = seen.iter().find(|(flow, counts)| flow.contains('<') && counts.answered > 0);
+        let (Some((_, asking)), Some((_, asked))) = (asking, asked) else { return };
+        let sent = (asking.sent_packets, asking.sent_bytes, asked.sent_packets, asked.sent_bytes);
+        let received = (
+            asked.received_packets,
+            asked.received_bytes,
+            asking.received_packets,
+            asking.received_bytes,
+        );
+        // SYN, ACK, request and FIN; SYN-ACK, answer and FIN.
+        let least =
+            asking.sent_packets >= 4 * asking.answered && asked.sent_packets >= 3 * asked.answered;
+        if sent != received || !least {
+            self.failures.push(format!("the ends differ: {asking:?} {asked:?}"));
+        }
     }
 
     /// Ends the test.
