@@ -525,6 +525,14 @@ pub fn quoted_echo(ctx: &SkBuffContext, packet: &mut Packet) -> bool {
     matches!((packet.protocol, kind), (IPPROTO_ICMP, ICMP_ECHO) | (IPPROTO_ICMPV6, ICMPV6_ECHO))
 }
 
+/// Whether the packet's peer is on the same host, whatever that calls itself elsewhere.
+#[inline(always)]
+pub fn is_loopback(packet: &Packet) -> bool {
+    let [high, low] = packet.peer;
+    // 127.0.0.0/8 and ::1, in network order on a little endian machine.
+    if packet.family == 4 { high as u8 == 127 } else { high == 0 && low == 1 << 56 }
+}
+
 /// The local end's address, which only a new flow wants to know.
 #[inline(always)]
 pub fn local_address(ctx: &SkBuffContext, packet: &Packet) -> Address {

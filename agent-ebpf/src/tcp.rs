@@ -91,7 +91,7 @@ pub fn decide(
             && is_first_syn(ctx, packet);
         (PHASE_LISTENER, if attempts { ATTEMPT } else { NOTHING })
     } else {
-        socket::set_asked(packet, sk);
+        set_peer(packet, sk, state, phase);
         advance(phase, way, packet.kind, tcp_state == STATE_SYN_SENT)
     };
     let zero = opaque::zero(ctx);
@@ -125,6 +125,32 @@ pub fn decide(
         marks,
         answered: false,
         handshake_ns,
+    }
+}
+
+/// Puts in the place of the packet's peer the one that the connection is with: the one that was asked
+/// for, or a proxy in the same pod that the pod's own rules turned it to. (What that asks for then
+/// is another connection.)
+#[inline(always)]
+fn set_peer(packet: &mut Packet, sk: *mut bpf_sock, state: *mut SocketState, phase: u32) {
+    if matches!(packet.way, Way::Sent) {
+        if !packet::is_loopback(packet) {
+            socket::set_asked(packet, sk);
+        }
+        return;
+    }
+    // The proxy's answers have the address that was asked for again.
+    socket::set_asked(packet, sk);
+    // SAFETY: a live map value; one aligned word, read whole.
+    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    if matches!(phase, PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS)
+        && cached.peer_port() != packet.peer_port
+        && let Some(slot) = flow::remembered(cached)
+    {
+        // SAFETY: a live map value.
+        packet.peer = flow::address(unsafe { (*slot).peer_addr });
+        packet.peer_port = cached.peer_port();
+        packet.pair_port = cached.peer_port();
     }
 }
 

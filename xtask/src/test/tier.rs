@@ -114,10 +114,10 @@ impl TierName {
             Self::Xtask => Plan::Cargo(cargo_test(layout, &["-p", "xtask"])),
             Self::Core => Plan::Cargo(cargo_test(layout, &["-p", "parapet-core"])),
             Self::Agent => {
-                let packages = ["-p", "parapet", "-p", "parapet-fuzz"];
                 // With what the bench and the other tiers see of it.
-                let features = ["--features", "parapet/measure"];
-                Plan::Cargo(cargo_test(layout, &[packages, features].concat()))
+                let features = "parapet/measure";
+                let arguments = ["-p", "parapet", "-p", "parapet-fuzz", "--features", features];
+                Plan::Cargo(cargo_test(layout, &arguments))
             }
             Self::Support => {
                 Plan::Cargo(cargo_test(layout, &["-p", "parapet-tests", "--lib", "--bins"]))
