@@ -27,7 +27,8 @@ pub const MAP_SOCKETS: &str = "SOCKETS";
 pub const MAP_PAIRS: &str = "PAIRS";
 /// Name of the hash of [`ServicePort`]s that the agent keeps.
 pub const MAP_SERVICES: &str = "SERVICES";
-/// Name of the hash of the cgroup ids of pods (`u64`, to a `u32` of no meaning) that the agent keeps.
+/// Name of the hash of the cgroup ids of pods (`u64`, to a `u32` of no meaning) that the agent
+/// keeps.
 pub const MAP_POD_CGROUPS: &str = "POD_CGROUPS";
 /// Name of the hash from the id of a pod's cgroup, or of one in no pod, to the [`Share`] of the
 /// tables that the kernel gave it.
@@ -325,8 +326,8 @@ pub struct ServicePort {
     pub reserved: u32,
 }
 
-/// How much of the tables one pod has, or one cgroup in no pod. The kernel only adds to its copy and the agent only to
-/// the other one, so that neither overwrites what the other counts.
+/// How much of the tables one pod has, or one cgroup in no pod. The kernel only adds to its copy and
+/// the agent only to the other one, so that neither overwrites what the other counts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {

@@ -28,8 +28,8 @@ const EHOSTUNREACH: i32 = 113;
 const EACCES: i32 = 13;
 const ENOPROTOOPT: i32 = 92;
 /// A SYN is sent again, or the last one given up, no sooner than a second after it was sent
-/// (TCP_TIMEOUT_INIT of include/net/tcp.h; a process may ask for less by TCP_USER_TIMEOUT). What was
-/// refused sooner was refused by somebody.
+/// (TCP_TIMEOUT_INIT of include/net/tcp.h; a process may ask for less by TCP_USER_TIMEOUT). What
+/// ends sooner was refused by somebody.
 const ANSWERED_WITHIN_MS: u32 = 900;
 /// No answer to any of the SYNs.
 const ETIMEDOUT: i32 = 110;

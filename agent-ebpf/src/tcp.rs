@@ -128,9 +128,9 @@ pub fn decide(
     }
 }
 
-/// Puts in the place of the packet's peer the one that the connection is with: the one that was asked
-/// for, or a proxy in the same pod that the pod's own rules turned it to. (What that asks for then
-/// is another connection.)
+/// Puts in the place of the packet's peer the one that the connection is with: the one that was
+/// asked for, or a proxy in the same pod that the pod's own rules turned it to. (What that asks for
+/// then is another connection.)
 #[inline(always)]
 fn set_peer(packet: &mut Packet, sk: *mut bpf_sock, state: *mut SocketState, phase: u32) {
     if matches!(packet.way, Way::Sent) {

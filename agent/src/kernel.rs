@@ -263,8 +263,8 @@ impl Sensor {
         self.services.set(ports)
     }
 
-    /// Tells the packet programs which cgroups are pods', of all that there are. Those that are made
-    /// and removed later it learns by itself.
+    /// Tells the packet programs which cgroups are pods', of all that there are. Those that are
+    /// made and removed later it learns by itself.
     pub fn set_cgroups(&mut self, existing: &[Record]) {
         self.pods.set(existing);
     }

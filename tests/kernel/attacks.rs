@@ -231,8 +231,8 @@ fn an_attack_grows_nothing_and_hides_nothing() {
     sent += scanning.finish().unwrap().attempts + sweeping.finish().unwrap().attempts;
     assert_eq!(sent, 40_000 + 71 * 16 + 65_535 * 16 + 1_000_000);
     let report = settle(&agent, 7);
-    // How many find room in the kernel is a matter of time, for idle flows leave sooner where a share
-    // is used up; in the report it is none. What was in the kernel and found no room there is counted.
+    // How many find room in the kernel is a matter of time, for idle flows leave sooner where a
+    // share is used up. What was there and found no room in the report is counted, too.
     let of_attacker = report.edges.iter().filter(|edge| edge.source.shown() == "a/attacker");
     let kept: u64 = of_attacker.map(|edge| edge.counts.sent_packets).sum();
     let lost = |stage: &str| report.lost.get(stage).copied().unwrap_or(0);

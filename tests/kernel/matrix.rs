@@ -166,8 +166,8 @@ impl Stage {
         }
     }
 
-    /// What was seen. How many packets a TCP connection takes, and how long, is not known before: the
-    /// packets of both ends must be the same.
+    /// What was seen. How many packets a TCP connection takes, and how long, is not known before:
+    /// the packets of both ends must be the same.
     fn read(&mut self, begun: Instant) -> Flows {
         let mut seen = self.watched.read();
         if self.is_tcp {

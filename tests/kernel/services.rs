@@ -83,8 +83,8 @@ fn each_connection_to_a_divided_service_is_its_own_backends() {
     );
 }
 
-/// As kube-proxy in its usual mode, by the kernel's older tables and by the translation to newer ones
-/// that current distributions make of the same words.
+/// As kube-proxy in its usual mode, by the kernel's older tables and by the translation to newer
+/// ones that current distributions make of the same words.
 #[test]
 fn a_divided_service_is_seen_through_whichever_tables_divide_it() {
     for (flavor, count) in [("legacy", 6), ("nft", 4)] {

@@ -347,8 +347,8 @@ impl Node {
         self.network.within(|| tool::nft(&rules)).map(drop)
     }
 
-    /// Leads what pods and the outside ask for to somewhere else, as kube-proxy does it for a Service
-    /// that is served by the node itself.
+    /// Leads what pods and the outside ask for to somewhere else, as kube-proxy does it for a
+    /// Service that is served by the node itself.
     ///
     /// # Errors
     /// If the rule is refused.

@@ -12,7 +12,7 @@ use crate::access::Access;
 use crate::flow::{Direction, End, Endpoint, PodIdentity, Timestamp, UnknownEnd};
 use crate::identity::{Index, NodeFacts, PeersMet, Resolved};
 use crate::judgement::{Judgement, Judgements};
-use crate::ledger::{Ledger, NoRoom, Sample};
+use crate::ledger::{Ledger, Sample};
 use crate::names::Names;
 use crate::object::{Change, Kind};
 use crate::policy::{PolicySet, Probe, Selection};
@@ -26,16 +26,13 @@ pub use self::secrets::{KUBELET_UNITS, RUNTIME_UNITS, STAGE_SECRET_TABLES_FULL};
 pub use self::sets::{
     CANDIDATES_MAX, Candidate, DEFAULT_DENY, ENFORCED, POLICIES_MAX, PolicySets, Touched,
 };
+pub use crate::ledger::{STAGE_EDGES_FULL, STAGE_EDGES_QUOTA};
 
 mod naming;
 mod pending;
 mod secrets;
 mod sets;
 
-/// Loss stage: records whose edge found no room.
-pub const STAGE_EDGES_FULL: &str = "edges_full";
-/// Loss stage: records whose edge found its workload's share of the edges used up.
-pub const STAGE_EDGES_QUOTA: &str = "edges_quota";
 /// Loss stage: records that could not wait for an identity.
 pub const STAGE_PENDING_FULL: &str = "pending_full";
 /// Loss stage: objects and cgroups that found their table full.
@@ -449,8 +446,8 @@ impl Engine {
             self.never_judged += 1;
             self.count_unattributed(record, resolved);
             let certain = without_guesses(resolved.clone());
-            if let Err(reason) = self.ledger.add(record, &certain) {
-                self.lose(stage_of(reason), 1);
+            if let Err(no_room) = self.ledger.add(record, &certain) {
+                self.lose(no_room.stage(), 1);
             }
             return;
         }
@@ -460,11 +457,11 @@ impl Engine {
         self.sets.build();
         let entry = match self.ledger.add(record, resolved) {
             Ok(entry) => entry,
-            Err(reason) => {
+            Err(no_room) => {
                 // The attempts are still judged: totals stay exact however many edges there are.
                 let verdicts = self.judge_ends(record, resolved);
                 self.count_verdicts(record, &Judgement::new(self.sets.names(), verdicts));
-                self.lose(stage_of(reason), 1);
+                self.lose(no_room.stage(), 1);
                 return;
             }
         };
@@ -541,13 +538,6 @@ impl Engine {
     fn lose(&mut self, stage: &'static str, count: u64) {
         let total = self.lost.entry(stage).or_default();
         *total = total.saturating_add(count);
-    }
-}
-
-fn stage_of(reason: NoRoom) -> &'static str {
-    match reason {
-        NoRoom::Full => STAGE_EDGES_FULL,
-        NoRoom::Share => STAGE_EDGES_QUOTA,
     }
 }
 

@@ -25,6 +25,10 @@ mod open;
 /// [`SHARE_DIVISOR`] at most: whoever meets all of the internet takes no room from the others.
 /// Records of further ones are refused and counted.
 pub const EDGES_MAX: usize = 65_536;
+/// Loss stage: records whose edge found no room.
+pub const STAGE_EDGES_FULL: &str = "edges_full";
+/// Loss stage: records whose edge found its workload's share of the edges used up.
+pub const STAGE_EDGES_QUOTA: &str = "edges_quota";
 /// Different pairs of ends that are judged for one edge: pods of one workload may differ in labels
 /// and named ports, as during a roll-out. The pair that was seen longest ago gives way.
 pub const SAMPLES_MAX: usize = 8;
@@ -50,6 +54,17 @@ pub enum NoRoom {
     Full,
     /// Its local end has as many as one may have.
     Share,
+}
+
+impl NoRoom {
+    /// As losses name it.
+    #[must_use]
+    pub const fn stage(self) -> &'static str {
+        match self {
+            Self::Full => STAGE_EDGES_FULL,
+            Self::Share => STAGE_EDGES_QUOTA,
+        }
+    }
 }
 
 /// One edge and what its verdicts are made of.
