@@ -326,8 +326,8 @@ pub struct ServicePort {
     pub reserved: u32,
 }
 
-/// How much of the tables one pod has, or one cgroup in no pod. The kernel only adds to its copy and
-/// the agent only to the other one, so that neither overwrites what the other counts.
+/// How much of the tables one pod has, or one cgroup in no pod. The kernel only adds to its copy
+/// and the agent only to the other one, so that neither overwrites what the other counts.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {

@@ -1,7 +1,8 @@
 //! What was taken back of each pod's share of the kernel's tables, and of each cgroup's in no pod.
 //!
-//! In: how many flows and pairs left, by the cgroup that was charged for them. Out: the map that the
-//! packet programs subtract from what they gave. The agent never writes the kernel's own counts.
+//! In: how many flows and pairs left, by the cgroup that was charged for them. Out: the map that
+//! the packet programs subtract from what they gave. The agent never writes the kernel's own
+//! counts.
 
 use std::collections::HashMap;
 
