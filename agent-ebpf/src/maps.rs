@@ -24,7 +24,7 @@ pub struct SocketState {
     /// One of the `socket::PHASE_*`.
     pub phase: u32,
     /// Milliseconds from the first SYN to the last one that we sent again (TCP only), with
-    /// `socket::SYN_REFUSED`.
+    /// `socket::SYN_REFUSED` and `socket::TURNED`.
     pub last_syn_ms: u32,
 }
 

@@ -533,6 +533,16 @@ pub fn is_loopback(packet: &Packet) -> bool {
     if packet.family == 4 { high as u8 == 127 } else { high == 0 && low == 1 << 56 }
 }
 
+/// The address to which a host's own rules turn what it sends, of the packet's family.
+#[inline(always)]
+pub fn loopback(packet: &Packet) -> Address {
+    if packet.family == 4 {
+        [u64::from(u32::from_ne_bytes([127, 0, 0, 1])), 0]
+    } else {
+        [0, 1 << 56]
+    }
+}
+
 /// The local end's address, which only a new flow wants to know.
 #[inline(always)]
 pub fn local_address(ctx: &SkBuffContext, packet: &Packet) -> Address {

@@ -48,7 +48,8 @@ pub fn in_stream(ctx: &SkBuffContext, way: Way, state: *mut SocketState) -> Opti
         return None;
     }
     let slot = flow::remembered(cached)?;
-    if is_untold(IPPROTO_UDP, state, slot) {
+    // SAFETY: a live map value.
+    if !has_one_peer(unsafe { (*state).phase }) && is_untold(state, clock::now_ns()) {
         return None;
     }
     let (peer, port) = packet::udp_peer(ctx, way)?;
@@ -69,7 +70,7 @@ pub fn decide(
 ) -> Decision {
     // SAFETY: a live map value; one aligned word, so it is read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    if has_ports(packet.protocol) {
+    if has_ports(packet.protocol) || packet.protocol == IPPROTO_SCTP {
         socket::set_own_port(packet, sk);
     }
     let mut number = remembered(ctx, packet, cached);
@@ -162,21 +163,17 @@ fn of_socket(
     // SAFETY: a live map value.
     let direction = unsafe { (*slot).direction };
     let (marks, answered) = marks(direction, packet, cached.answered());
-    if answered != cached.answered() || is_untold(packet.protocol, state, slot) {
-        let word = if answered { cached.with_answer() } else { cached };
-        tell(ctx, packet, state, direction, word);
+    if answered != cached.answered() || is_untold(state, packet.time_ns) {
+        tell(ctx, packet, state, direction, cached.answered_is(answered));
     }
     Decision { step: Step::Socket, number, direction, marks, answered, handshake_ns: 0 }
 }
 
-/// Whether the table, if the pair is in it, was told for too long of nothing that a socket knows by
-/// itself.
+/// Whether the table was not told for too long of what the socket knows by itself.
 #[inline(always)]
-fn is_untold(protocol: u8, state: *mut SocketState, slot: *mut FlowSlot) -> bool {
-    // SAFETY: live map values.
-    let (phase, told_ns, last_seen_ns) =
-        unsafe { ((*state).phase, (*state).told_ns, (*slot).last_seen_ns) };
-    is_in_table(protocol, phase) && last_seen_ns.saturating_sub(told_ns) > TELL_EVERY_NS
+fn is_untold(state: *mut SocketState, now_ns: u64) -> bool {
+    // SAFETY: a live map value.
+    now_ns.saturating_sub(unsafe { (*state).told_ns }) > TELL_EVERY_NS
 }
 
 /// Tells the table that the pair that the socket remembers is in use, and how.
@@ -189,15 +186,17 @@ fn tell(
     word: CachedFlow,
 ) {
     // SAFETY: a live map value.
-    let phase = unsafe { (*state).phase };
+    let phase = unsafe {
+        (*state).told_ns = packet.time_ns;
+        (*state).phase
+    };
     if !is_in_table(packet.protocol, phase) {
         return;
     }
-    // SAFETY: as above.
-    unsafe { (*state).told_ns = packet.time_ns };
     let key = key(ctx, packet);
     let Some(pair) = PAIRS.get_ptr_mut(key) else {
-        // The socket was quiet for so long that it was forgotten.
+        // The socket was quiet for so long that it was forgotten. Nothing is lost without room: the
+        // socket goes on to know it.
         insert(ctx, &key, direction, word);
         return;
     };
@@ -391,14 +390,20 @@ pub fn keep(
                 // SAFETY: a live map value.
                 let (peer_addr, direction) = unsafe { ((*old).peer_addr, (*old).direction) };
                 let old_key = PairKey { peer_addr, peer_port: before.peer_port(), ..new_key };
-                insert(ctx, &old_key, direction, before);
+                if !insert(ctx, &old_key, direction, before) {
+                    count::lost(STAGE_SOCKET_PAIR);
+                }
             }
         }
         let next = if phase == PHASE_OLDER { PHASE_OLDER_PEERS } else { PHASE_PEERS };
         // SAFETY: as above.
         unsafe { (*state).phase = next };
     }
-    insert(ctx, &new_key, direction, word)
+    let is_kept = insert(ctx, &new_key, direction, word);
+    if !is_kept {
+        count::lost(STAGE_SOCKET_PAIR);
+    }
+    is_kept
 }
 
 /// Whether the pairs of a socket in this phase are in the table.
@@ -412,11 +417,11 @@ fn has_one_peer(phase: u32) -> bool {
     phase != PHASE_PEERS && phase != PHASE_OLDER_PEERS
 }
 
+/// False without room.
 #[inline(never)]
 fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -> bool {
     let charged_id = share::charged(ctx);
     if !share::has_pair(ctx, charged_id) {
-        count::lost(STAGE_SOCKET_PAIR);
         return false;
     }
     let pair = Pair {
@@ -430,10 +435,7 @@ fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -
         Ok(()) => share::took_pair(charged_id),
         // Another CPU was first.
         Err(EEXIST) => {}
-        Err(_) => {
-            count::lost(STAGE_SOCKET_PAIR);
-            return false;
-        }
+        Err(_) => return false,
     }
     true
 }

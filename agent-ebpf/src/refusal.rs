@@ -13,7 +13,7 @@ use crate::{
     count, flow,
     maps::{Offset, SOCKETS, SocketState},
     packet::IPPROTO_TCP,
-    socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_REFUSED},
+    socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_MS, SYN_REFUSED},
     structs::{Pointer, read, within},
     tcp,
 };
@@ -31,6 +31,8 @@ const ENOPROTOOPT: i32 = 92;
 /// (TCP_TIMEOUT_INIT of include/net/tcp.h; a process may ask for less by TCP_USER_TIMEOUT). What
 /// ends sooner was refused by somebody.
 const ANSWERED_WITHIN_MS: u32 = 900;
+/// The process gave up (a reset from the peer is a packet, and was seen before).
+const ECONNRESET: i32 = 104;
 /// No answer to any of the SYNs.
 const ETIMEDOUT: i32 = 110;
 
@@ -51,7 +53,7 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
         EHOSTUNREACH | ENETUNREACH | EHOSTDOWN | ENONET | EACCES => {
             refused(state, false, is_final, false);
         }
-        ETIMEDOUT => given_up(state),
+        ETIMEDOUT | ECONNRESET => given_up(state),
         // Which one it was is not known, and most often nobody listened.
         0 => refused(state, true, true, true),
         _ => {}
@@ -120,7 +122,7 @@ fn refused(state: *mut SocketState, is_port: bool, is_final: bool, taken: bool) 
     unsafe {
         if (*state).phase == PHASE_OPENING {
             // What was taken may have been a time-out, which comes long after the last SYN.
-            let last_syn_ms = (*state).last_syn_ms & !SYN_REFUSED;
+            let last_syn_ms = (*state).last_syn_ms & SYN_MS;
             let waited_ms = tcp::since_first_syn_ms(state).saturating_sub(last_syn_ms);
             if taken && waited_ms > ANSWERED_WITHIN_MS {
                 return given_up(state);

@@ -53,6 +53,10 @@ pub const PHASE_OLDER_PEERS: u32 = 11;
 
 /// In the time of the last SYN: the attempt was refused already, but is not given up.
 pub const SYN_REFUSED: u32 = 1 << 31;
+/// There, too: the pod's own rules turned the connection to a proxy in the same pod.
+pub const TURNED: u32 = 1 << 30;
+/// What is the time of it.
+pub const SYN_MS: u32 = TURNED - 1;
 
 /// `[1 valid][1 answered][23 slot][23 generation][16 peer port]`.
 #[derive(Clone, Copy)]
@@ -98,6 +102,11 @@ impl CachedFlow {
     #[inline(always)]
     pub fn with_answer(self) -> Self {
         Self(self.0 | ANSWERED)
+    }
+
+    #[inline(always)]
+    pub fn answered_is(self, answered: bool) -> Self {
+        if answered { self.with_answer() } else { Self(self.0 & !ANSWERED) }
     }
 }
 

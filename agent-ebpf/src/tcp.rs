@@ -20,7 +20,7 @@ use crate::{
     socket::{
         self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER, PHASE_MIDSTREAM,
         PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING, STATE_CLOSE, STATE_LISTEN,
-        STATE_NEW_SYN_RECV, STATE_SYN_SENT, SYN_REFUSED,
+        STATE_NEW_SYN_RECV, STATE_SYN_SENT, SYN_MS, TURNED,
     },
 };
 
@@ -107,8 +107,8 @@ pub fn decide(
         if next == PHASE_OPENING && matches!(way, Way::Sent) {
             // SAFETY: a live map value.
             unsafe {
-                let refused = (*state).last_syn_ms & SYN_REFUSED;
-                (*state).last_syn_ms = since_first_syn_ms(state) | refused;
+                let marks = (*state).last_syn_ms & !SYN_MS;
+                (*state).last_syn_ms = since_first_syn_ms(state) | marks;
             }
         }
         0
@@ -133,22 +133,38 @@ pub fn decide(
 /// then is another connection.)
 #[inline(always)]
 fn set_peer(packet: &mut Packet, sk: *mut bpf_sock, state: *mut SocketState, phase: u32) {
+    let (wire_addr, wire_port) = (packet.peer, packet.peer_port);
+    let is_turned = matches!(packet.way, Way::Sent) && packet::is_loopback(packet);
+    socket::set_asked(packet, sk);
     if matches!(packet.way, Way::Sent) {
-        if !packet::is_loopback(packet) {
-            socket::set_asked(packet, sk);
+        let is_turned = is_turned && packet.peer != wire_addr;
+        // SAFETY: a live map value.
+        unsafe {
+            (*state).last_syn_ms &= !TURNED;
+            if is_turned {
+                (*state).last_syn_ms |= TURNED;
+            }
+        }
+        if is_turned {
+            packet.peer = wire_addr;
+            packet.peer_port = wire_port;
+            packet.pair_port = wire_port;
         }
         return;
     }
+    // SAFETY: a live map value; the flow is one aligned word, read whole.
+    let (marks, cached) = unsafe {
+        ((*state).last_syn_ms, CachedFlow(core::ptr::read_volatile(&raw const (*state).flow)))
+    };
     // The proxy's answers have the address that was asked for again.
-    socket::set_asked(packet, sk);
-    // SAFETY: a live map value; one aligned word, read whole.
-    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    if matches!(phase, PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS)
-        && cached.peer_port() != packet.peer_port
-        && let Some(slot) = flow::remembered(cached)
+    if marks & TURNED != 0
+        && matches!(phase, PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS)
     {
-        // SAFETY: a live map value.
-        packet.peer = flow::address(unsafe { (*slot).peer_addr });
+        packet.peer = match flow::remembered(cached) {
+            // SAFETY: a live map value.
+            Some(slot) => flow::address(unsafe { (*slot).peer_addr }),
+            None => packet::loopback(packet),
+        };
         packet.peer_port = cached.peer_port();
         packet.pair_port = cached.peer_port();
     }
@@ -161,7 +177,7 @@ fn turn(state: *mut SocketState, phase: u32, next: u32, marks: Marks) -> u64 {
     // SAFETY: a live map value.
     unsafe {
         (*state).phase = next;
-        (*state).last_syn_ms = 0;
+        (*state).last_syn_ms &= TURNED;
         if next == PHASE_OPENING {
             (*state).told_ns = bpf_ktime_get_ns();
         } else if phase == PHASE_OPENING && marks & ANSWER != 0 {
@@ -176,7 +192,7 @@ fn turn(state: *mut SocketState, phase: u32, next: u32, marks: Marks) -> u64 {
 pub fn since_first_syn_ms(state: *mut SocketState) -> u32 {
     // SAFETY: a live map value, and a helper without arguments.
     let ns = unsafe { bpf_ktime_get_ns().saturating_sub((*state).told_ns) };
-    (ns / 1_000_000) as u32 & !SYN_REFUSED
+    (ns / 1_000_000) as u32 & SYN_MS
 }
 
 /// What a packet makes of a connection (not of a listener): its next phase and what to count.

@@ -160,6 +160,37 @@ async fn a_server_with_too_many_clients_harms_no_other_pod() {
     assert_eq!(watched.lost, BTreeMap::from([("socket_pair", packets - SHARE)]));
 }
 
+#[tokio::test]
+async fn a_busy_server_of_names_forgets_who_was_answered_before_it_has_no_room() {
+    const PORTS: u16 = 1_200;
+    let mut watched = Watched::with(new_node(), |config| parapet::kernel::KernelConfig {
+        // Answered pairs leave after a fifth of a second where half of a share is used.
+        pair_idle_max: Duration::from_secs(3),
+        ..config
+    });
+    let server = watched.pod("server");
+    let serving = server.spawn(&Task::serve_udp(&[7_000])).unwrap();
+    let (mut sent, mut attempts) = (0, 0);
+    // Each more than half of the share, and all of them within the usual time.
+    for first in [10_000, 20_000, 30_000, 40_000] {
+        let target = server.addresses.v4;
+        let ports = (first, first + PORTS - 1);
+        let flood = Flood::Ask { sources: sources(), ports, target, port: 7_000 };
+        let asking = watched.node.spawn_outside(&Task::Flood(flood)).unwrap();
+        sent += asking.finish().unwrap().attempts;
+        for _ in 0..3 {
+            attempts += watched.read().values().map(|counts| counts.attempts).sum::<u64>();
+            tokio::time::sleep(Duration::from_millis(220)).await;
+        }
+    }
+    attempts += watched.read().values().map(|counts| counts.attempts).sum::<u64>();
+    assert_eq!(sent, 4 * 16 * u64::from(PORTS));
+    let heard = serving.finish().unwrap().attempts;
+    assert!(heard > 2 * 32_768, "{heard} heard");
+    assert!(attempts >= heard && attempts <= sent, "{attempts} of {heard} heard");
+    assert_eq!(watched.lost, BTreeMap::new());
+}
+
 /// The most memory in bytes that the agent ever had, and the number of its metric series.
 fn size(agent: &Agent) -> (u64, usize) {
     let status = std::fs::read_to_string(format!("/proc/{}/status", agent.pid())).unwrap();
@@ -240,6 +271,8 @@ fn an_attack_grows_nothing_and_hides_nothing() {
     assert!(in_kernel >= 65_536 / 4, "{in_kernel} in the kernel");
     assert!(kept + refused <= in_kernel, "{kept} kept, {refused} refused of {in_kernel}");
     assert!(refused > 0 || kept == in_kernel, "{kept} kept of {in_kernel}");
+    let edges = report.edges.iter().filter(|edge| edge.source.shown() == "a/attacker").count();
+    assert_eq!((edges, kept >= 65_536 / 4), (65_536 / 4, true), "{kept} kept");
     let stages: Vec<_> = report.lost.iter().filter(|(_, count)| **count > 0).collect();
     let known = ["flow_quota", "edges_quota", "socket_pair", "ring_full"];
     assert!(stages.iter().all(|(stage, _)| known.contains(&stage.as_str())), "{stages:?}");

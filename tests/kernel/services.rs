@@ -516,16 +516,18 @@ fn what_a_pod_turns_to_a_proxy_of_its_own_is_loopback() {
     let app = node.pod(&PodSpec::new("a", "app")).unwrap();
     let (web_pod, _web) = server(&mut node, "web", 8080);
     let service = node.service("b", "web", web(), &[&web_pod]).unwrap();
-    let _proxy = app.spawn(&Task::serve_tcp(&[15_001])).unwrap();
+    let _proxy = app.spawn(&Task::serve_tcp(&[15_001, 82])).unwrap();
     let turn = "add table inet mesh\n\
                 add chain inet mesh out { type nat hook output priority -100; }\n\
-                add rule inet mesh out tcp dport { 80, 81 } redirect to :15001\n";
+                add rule inet mesh out tcp dport { 80, 81 } redirect to :15001\n\
+                add rule inet mesh out tcp dport 82 redirect\n";
     app.network().within(|| tool::nft(turn)).unwrap();
     let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
     for family in BOTH {
         from_pod(&app, service.at(family, 80), 3);
         // Nobody is there, and the proxy answers all the same.
         from_pod(&app, web_pod.at(family, 81), 2);
+        from_pod(&app, web_pod.at(family, 82), 2);
         from_pod(&app, web_pod.at(family, 8080), 1);
     }
     let report = expect(
@@ -533,11 +535,13 @@ fn what_a_pod_turns_to_a_proxy_of_its_own_is_loopback() {
         &[
             ("egress a/app -> loopback TCP/15001", &[("answered", 10)]),
             ("ingress loopback -> a/app TCP/15001", &[("answered", 10)]),
+            ("egress a/app -> loopback TCP/82", &[("answered", 4)]),
+            ("ingress loopback -> a/app TCP/82", &[("answered", 4)]),
             ("egress a/app -> b/web TCP/8080", &[("answered", 2)]),
             ("ingress a/app -> b/web TCP/8080", &[("answered", 2)]),
         ],
     );
-    assert_eq!(report.edges.len(), 4);
+    assert_eq!(report.edges.len(), 6);
 }
 
 #[test]

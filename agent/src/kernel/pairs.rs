@@ -3,7 +3,7 @@
 //! In: the pair table, the time. Out: entries removed, and how many each pod gave back. A pair
 //! that is forgotten while both ends still talk is a new attempt when they do so again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
@@ -19,10 +19,8 @@ const CROWDED_DIVISOR: u32 = 5;
 /// The same for one that was answered: after four seconds. Each name that is resolved is a pair, so
 /// that this is how many a second a DNS server can be asked for.
 const CROWDED_ANSWERED_DIVISOR: u32 = 15;
-/// How often the table is walked, often enough to see a pod's share being used up before it is, and
-/// how often while it is half used.
-const SWEEP_DIVISOR: u32 = 12;
-const CROWDED_SWEEP_DIVISOR: u32 = 30;
+/// How often the table is walked: every two seconds of that minute.
+const SWEEP_DIVISOR: u32 = 30;
 /// Entries read at once.
 const BATCH: usize = 4_096;
 
@@ -43,15 +41,15 @@ pub(super) struct Pairs {
     /// short enough that another client that got the same port by chance is an attempt of its own.
     idle_max: Duration,
     swept_ns: u64,
-    crowded: bool,
     entries: u64,
-    /// Pairs of each pod, or cgroup in no pod, when the table was walked last.
-    counts: HashMap<u64, u64>,
+    /// Pods, and cgroups in no pod, that had more than half of their share when the table was
+    /// walked last, before any pair left: what leaves in one walk comes again before the next.
+    crowded: HashSet<u64>,
 }
 
 impl Pairs {
     pub(super) fn new(map: MapData, idle_max: Duration) -> Self {
-        Self { map, idle_max, swept_ns: 0, crowded: false, entries: 0, counts: HashMap::new() }
+        Self { map, idle_max, swept_ns: 0, entries: 0, crowded: HashSet::new() }
     }
 
     /// Entries when they were last counted, and how many there may be.
@@ -61,32 +59,33 @@ impl Pairs {
 
     /// Walks the table if it is time to; how many pairs each pod gave back comes out.
     pub(super) fn sweep(&mut self, now_ns: u64) -> std::io::Result<HashMap<u64, u64>> {
-        let every = if self.crowded { CROWDED_SWEEP_DIVISOR } else { SWEEP_DIVISOR };
-        if now_ns.saturating_sub(self.swept_ns) < nanoseconds(self.idle_max / every) {
+        let every_ns = nanoseconds(self.idle_max / SWEEP_DIVISOR);
+        if now_ns.saturating_sub(self.swept_ns) < every_ns {
             return Ok(HashMap::new());
         }
         self.swept_ns = now_ns;
-        let crowd = u64::from(PAIRS_MAX / SHARE_DIVISOR / 2);
-        let crowded: Vec<u64> =
-            self.counts.iter().filter(|(_, count)| **count > crowd).map(|(id, _)| *id).collect();
-        let (mut counts, mut idle) = (HashMap::new(), Vec::new());
+        let (mut counts, mut idle) = (HashMap::<u64, u64>::new(), Vec::new());
         self.walk(|key, pair| {
-            let divisor = match (crowded.contains(&pair.charged_id), pair.answered) {
+            let divisor = match (self.crowded.contains(&pair.charged_id), pair.answered) {
                 (false, _) => 1,
                 (true, 0) => CROWDED_DIVISOR,
                 (true, _) => CROWDED_ANSWERED_DIVISOR,
             };
             if now_ns.saturating_sub(pair.last_seen_ns) > nanoseconds(self.idle_max / divisor) {
                 idle.push((*key, pair.charged_id));
-            } else {
-                *counts.entry(pair.charged_id).or_default() += 1;
             }
+            *counts.entry(pair.charged_id).or_default() += 1;
         })?;
         let mut returned = HashMap::new();
         self.remove(&idle, &mut returned)?;
-        self.entries = counts.values().sum();
-        self.crowded = counts.values().any(|count| *count > crowd);
-        self.counts = counts;
+        self.entries = counts.values().sum::<u64>().saturating_sub(returned.values().sum());
+        counts.retain(|_, pairs| *pairs > u64::from(PAIRS_MAX / SHARE_DIVISOR / 2));
+        let crowded: HashSet<u64> = counts.into_keys().collect();
+        if !crowded.is_subset(&self.crowded) {
+            // Again with the next read, by what holds for them.
+            self.swept_ns = 0;
+        }
+        self.crowded = crowded;
         Ok(returned)
     }
 
