@@ -186,7 +186,8 @@ async fn a_busy_server_of_names_forgets_who_was_answered_before_it_has_no_room()
     attempts += watched.read().values().map(|counts| counts.attempts).sum::<u64>();
     assert_eq!(sent, 4 * 16 * u64::from(PORTS));
     let heard = serving.finish().unwrap().attempts;
-    assert!(heard > 2 * 32_768, "{heard} heard");
+    // What its queue had no room for nobody asked; the rest is far more than the share.
+    assert!(heard > 40_000, "{heard} heard");
     assert!(attempts >= heard && attempts <= sent, "{attempts} of {heard} heard");
     assert_eq!(watched.lost, BTreeMap::new());
 }
