@@ -161,6 +161,14 @@ impl Packet {
         self.protocol = header.next_header;
     }
 
+    /// Another peer than the one that the headers name.
+    #[inline(always)]
+    pub fn set_peer(&mut self, peer: Address, port: u16) {
+        self.peer = peer;
+        self.peer_port = port;
+        self.pair_port = port;
+    }
+
     #[inline(always)]
     fn set_tcp(&mut self, tcp: &TcpStart) {
         self.set_ports(tcp.ports);

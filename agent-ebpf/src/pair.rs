@@ -126,9 +126,7 @@ fn as_asked(packet: &mut Packet, sk: *mut bpf_sock) {
     let is_wire = packet.peer_port == wire_port && packet.peer == wire_addr;
     // A connected socket may also send to somebody else.
     if !is_wire && flow::service(packet).is_none() {
-        packet.peer = wire_addr;
-        packet.peer_port = wire_port;
-        packet.pair_port = wire_port;
+        packet.set_peer(wire_addr, wire_port);
     }
 }
 
@@ -146,9 +144,7 @@ fn as_sent(packet: &mut Packet, state: *mut SocketState, cached: CachedFlow) {
     // SAFETY: a live map value.
     let (peer, direction) = unsafe { ((*slot).peer_addr, (*slot).direction) };
     if direction == DIRECTION_EGRESS && flow::service(packet).is_some() {
-        packet.peer = flow::address(peer);
-        packet.peer_port = cached.peer_port();
-        packet.pair_port = cached.peer_port();
+        packet.set_peer(flow::address(peer), cached.peer_port());
     }
 }
 

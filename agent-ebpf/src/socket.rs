@@ -139,15 +139,14 @@ pub fn set_asked(packet: &mut Packet, sk: *mut bpf_sock) {
     }
     // SAFETY: as above. The verifier knows the socket's address as fields of four bytes and lets no
     // two of them be read at once.
-    packet.peer = unsafe {
+    let peer = unsafe {
         if packet.family == 4 {
             [u64::from((*sk).dst_ip4), 0]
         } else {
             address([0, 1, 2, 3].map(|word| read_volatile(&raw const (*sk).dst_ip6[word])))
         }
     };
-    packet.peer_port = port;
-    packet.pair_port = port;
+    packet.set_peer(peer, port);
 }
 
 /// The address that a connected socket has; zero of all others.

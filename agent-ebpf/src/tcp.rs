@@ -91,7 +91,7 @@ pub fn decide(
             && is_first_syn(ctx, packet);
         (PHASE_LISTENER, if attempts { ATTEMPT } else { NOTHING })
     } else {
-        set_peer(packet, sk, state, phase);
+        set_connected(packet, sk, state, phase);
         advance(phase, way, packet.kind, tcp_state == STATE_SYN_SENT)
     };
     let zero = opaque::zero(ctx);
@@ -132,7 +132,7 @@ pub fn decide(
 /// asked for, or a proxy in the same pod that the pod's own rules turned it to. (What that asks for
 /// then is another connection.)
 #[inline(always)]
-fn set_peer(packet: &mut Packet, sk: *mut bpf_sock, state: *mut SocketState, phase: u32) {
+fn set_connected(packet: &mut Packet, sk: *mut bpf_sock, state: *mut SocketState, phase: u32) {
     let (wire_addr, wire_port) = (packet.peer, packet.peer_port);
     let is_turned = matches!(packet.way, Way::Sent) && packet::is_loopback(packet);
     socket::set_asked(packet, sk);
@@ -146,9 +146,7 @@ fn set_peer(packet: &mut Packet, sk: *mut bpf_sock, state: *mut SocketState, pha
             }
         }
         if is_turned {
-            packet.peer = wire_addr;
-            packet.peer_port = wire_port;
-            packet.pair_port = wire_port;
+            packet.set_peer(wire_addr, wire_port);
         }
         return;
     }
@@ -160,13 +158,12 @@ fn set_peer(packet: &mut Packet, sk: *mut bpf_sock, state: *mut SocketState, pha
     if marks & TURNED != 0
         && matches!(phase, PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS)
     {
-        packet.peer = match flow::remembered(cached) {
+        let peer = match flow::remembered(cached) {
             // SAFETY: a live map value.
             Some(slot) => flow::address(unsafe { (*slot).peer_addr }),
             None => packet::loopback(packet),
         };
-        packet.peer_port = cached.peer_port();
-        packet.pair_port = cached.peer_port();
+        packet.set_peer(peer, cached.peer_port());
     }
 }
 

@@ -339,7 +339,7 @@ impl Node {
     /// # Errors
     /// If the rule is refused.
     pub fn treat(&self, target: IpAddr, matching: &str, verdict: &str) -> anyhow::Result<()> {
-        let word = if target.is_ipv4() { "ip" } else { "ip6" };
+        let word = family_word(target);
         let rule = |chain| {
             format!("add rule inet denials {chain} {word} daddr {target} {matching} {verdict}\n")
         };
@@ -353,7 +353,7 @@ impl Node {
     /// # Errors
     /// If the rule is refused.
     pub fn lead(&self, asked: SocketAddr, protocol: &str, to: SocketAddr) -> anyhow::Result<()> {
-        let word = if asked.is_ipv4() { "ip" } else { "ip6" };
+        let word = family_word(asked.ip());
         let rules = format!(
             "add table inet led\n\
              add chain inet led before {{ type nat hook prerouting priority -101; }}\n\
@@ -377,7 +377,7 @@ impl Node {
     /// # Errors
     /// If the rule is refused.
     pub fn deny(&self, source: IpAddr, target: SocketAddr, protocol: &str) -> anyhow::Result<()> {
-        let word = if source.is_ipv4() { "ip" } else { "ip6" };
+        let word = family_word(source);
         let rule = format!(
             "add rule inet denials through {word} saddr {source} {word} daddr {} {protocol} \
              dport {} counter drop\n",
@@ -405,4 +405,9 @@ fn pod_name(spec: &PodSpec, number: u16) -> String {
         Owner::Deployment => format!("{name}-5c9d7b8f6-{number:05}"),
         Owner::CronJob => format!("{name}-29384756-{number:05}"),
     }
+}
+
+/// As nft calls the family of an address.
+fn family_word(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "ip" } else { "ip6" }
 }

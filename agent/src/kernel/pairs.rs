@@ -65,13 +65,16 @@ impl Pairs {
         }
         self.swept_ns = now_ns;
         let (mut counts, mut idle) = (HashMap::<u64, u64>::new(), Vec::new());
+        let [usual_ns, crowded_ns, crowded_answered_ns] =
+            [1, CROWDED_DIVISOR, CROWDED_ANSWERED_DIVISOR]
+                .map(|by| nanoseconds(self.idle_max / by));
         self.walk(|key, pair| {
-            let divisor = match (self.crowded.contains(&pair.charged_id), pair.answered) {
-                (false, _) => 1,
-                (true, 0) => CROWDED_DIVISOR,
-                (true, _) => CROWDED_ANSWERED_DIVISOR,
+            let idle_ns = match (self.crowded.contains(&pair.charged_id), pair.answered) {
+                (false, _) => usual_ns,
+                (true, 0) => crowded_ns,
+                (true, _) => crowded_answered_ns,
             };
-            if now_ns.saturating_sub(pair.last_seen_ns) > nanoseconds(self.idle_max / divisor) {
+            if now_ns.saturating_sub(pair.last_seen_ns) > idle_ns {
                 idle.push((*key, pair.charged_id));
             }
             *counts.entry(pair.charged_id).or_default() += 1;
