@@ -6,7 +6,7 @@
 #![no_std]
 
 /// Raised with every change to a struct, a constant or the meaning of a field in this crate.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Name of the plain hash that leads from a [`FlowKey`] to its slot number (`u32`).
 pub const MAP_FLOWS: &str = "FLOWS";
@@ -21,7 +21,9 @@ pub const MAP_EVENTS: &str = "EVENTS";
 pub const MAP_NAMES: &str = "NAMES";
 /// Name of the per-CPU array of loss counters, indexed by the `STAGE_*` constants.
 pub const MAP_LOST: &str = "LOST";
-/// Name of the socket-local storage with the flow a socket was last seen in.
+/// Name of the array of TCP connections, each in the place that its socket's cookie says.
+pub const MAP_CONNECTIONS: &str = "CONNECTIONS";
+/// Name of the socket-local storage with the flow that any other socket was last seen in.
 pub const MAP_SOCKETS: &str = "SOCKETS";
 /// Name of the table of sockets with several peers: who sent first on each pair.
 pub const MAP_PAIRS: &str = "PAIRS";
@@ -185,8 +187,12 @@ pub const TOTAL_REFUSED: u32 = 2;
 pub const TOTAL_SECRET_OPENS: u32 = 3;
 /// Totals: first reads and mappings of secret files, and those found open in a sweep.
 pub const TOTAL_SECRET_USES: u32 = 4;
+/// Index into the totals: connections put into the kernel's table of them.
+pub const TOTAL_CONNECTIONS_KEPT: u32 = 5;
+/// Index into the totals: connections that left it.
+pub const TOTAL_CONNECTIONS_LEFT: u32 = 6;
 /// How many totals there are.
-pub const TOTALS: u32 = 5;
+pub const TOTALS: u32 = 7;
 
 /// Event kind: a flow key was seen for the first time. Body: [`FlowSeen`].
 pub const EVENT_FLOW_SEEN: u32 = 1;
@@ -230,8 +236,8 @@ pub struct FlowKey {
 /// One flow and its counters. The kernel adds, the agent reads through shared memory and never
 /// writes while the slot is live.
 ///
-/// One cache line for every packet, one for how attempts end, one for what is written once: memory
-/// is most of what a packet costs whose flow was not seen for a while.
+/// A cache line for what is written once, one for what is sent and one for what is received: both
+/// happen on different CPUs, and a line that two of them write costs each packet more than all else.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSlot {
@@ -248,20 +254,43 @@ pub struct FlowSlot {
     pub family: u8,
     /// One of the `DIRECTION_*` constants.
     pub direction: u8,
-    /// Nanoseconds on the monotonic clock, coarse (a few milliseconds).
-    pub last_seen_ns: u64,
+    /// cgroup2 id of the local socket.
+    pub cgroup_id: u64,
+    /// Our own address in the first packet, in the form of `peer_addr`.
+    pub local_addr: [u8; 16],
+    /// See [`FlowKey::service_port`].
+    pub service_port: u16,
+    /// See [`FlowKey::local_port`].
+    pub local_port: u16,
+    /// Always zero.
+    pub reserved: [u32; 3],
+
+    /// When a packet was sent last: nanoseconds on the monotonic clock, coarse (a few
+    /// milliseconds).
+    pub last_sent_ns: u64,
     /// Packets from the local socket, as the IP layer handed them over (before segmentation
     /// offload).
     pub sent_packets_total: u64,
     /// Bytes of those with their IP headers.
     pub sent_bytes_total: u64,
+    /// Times the initiator began: TCP connections opened, UDP socket pairs.
+    pub attempts_total: u64,
+    /// TCP connections that ended (FIN or RST after the handshake).
+    pub closed_total: u64,
+    /// Nanoseconds on the monotonic clock.
+    pub first_seen_ns: u64,
+    /// Id of the cgroup whose [`Share`] the slot is part of: the pod's, or of one in no pod the
+    /// socket's own.
+    pub charged_id: u64,
+    /// Always zero.
+    pub reserved_sent: u64,
+
+    /// When a packet was received last, as `last_sent_ns`.
+    pub last_received_ns: u64,
     /// Packets to the local socket (after receive offload).
     pub received_packets_total: u64,
     /// Bytes of those with their IP headers.
     pub received_bytes_total: u64,
-
-    /// Times the initiator began: TCP connections opened, UDP socket pairs.
-    pub attempts_total: u64,
     /// Attempts the responder answered: completed TCP handshakes, UDP pairs with a packet back.
     pub answered_total: u64,
     /// Attempts the responder refused with a TCP reset or an SCTP abort.
@@ -270,30 +299,18 @@ pub struct FlowSlot {
     pub refused_port_total: u64,
     /// Attempts refused by another ICMP "unreachable": no way there, or a filter on the way.
     pub refused_route_total: u64,
-    /// TCP connections that ended (FIN or RST after the handshake).
-    pub closed_total: u64,
     /// Nanoseconds from the first SYN to its SYN-ACK, summed over the answered attempts of TCP that
     /// we began.
     pub handshake_ns_total: u64,
-    /// cgroup2 id of the local socket.
-    pub cgroup_id: u64,
-
-    /// Nanoseconds on the monotonic clock.
-    pub first_seen_ns: u64,
-    /// Our own address in the first packet, in the form of `peer_addr`.
-    pub local_addr: [u8; 16],
-    /// Id of the cgroup whose [`Share`] the slot is part of: the pod's, or of one in no pod the
-    /// socket's own.
-    pub charged_id: u64,
-    /// See [`FlowKey::service_port`].
-    pub service_port: u16,
-    /// See [`FlowKey::local_port`].
-    pub local_port: u16,
-    /// Always zero.
-    pub reserved: [u32; 7],
 }
 
 impl FlowSlot {
+    /// When a packet passed last, whichever way.
+    #[must_use]
+    pub fn last_seen_ns(&self) -> u64 {
+        self.last_sent_ns.max(self.last_received_ns)
+    }
+
     /// The flow these counters belong to.
     #[must_use]
     pub const fn key(&self) -> FlowKey {
@@ -540,10 +557,9 @@ const _: () = assert!(core::mem::offset_of!(FlowKey, local_port) == 30);
 const _: () = assert!(size_of::<FlowSlot>() == 192 && align_of::<FlowSlot>() == 64);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, generation) == 16);
 const _: () = assert!(core::mem::offset_of!(FlowSlot, state) == 20);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, last_seen_ns) == 24);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, attempts_total) == 64);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, first_seen_ns) == 128);
-const _: () = assert!(core::mem::offset_of!(FlowSlot, charged_id) == 152);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, last_sent_ns) == 64);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, last_received_ns) == 128);
+const _: () = assert!(core::mem::offset_of!(FlowSlot, charged_id) == 112);
 const _: () = assert!(size_of::<ServicePort>() == 24 && align_of::<ServicePort>() == 8);
 const _: () = assert!(size_of::<Share>() == 16);
 const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Pair>() == 32);

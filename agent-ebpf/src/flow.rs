@@ -14,10 +14,10 @@ use parapet_common::{
 };
 
 use crate::{
-    clock, count, emit,
+    clock, connection, count, emit,
     maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS, SocketState},
     names, opaque,
-    packet::{self, Address, IPPROTO_TCP, Packet, Parsed, Way},
+    packet::{self, Address, IPPROTO_TCP, IPPROTO_UDP, Packet, Parsed, Plain, Way},
     pair, share,
     socket::{self, CachedFlow},
     tcp,
@@ -41,51 +41,47 @@ pub fn packet_received(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn observe(ctx: &SkBuffContext, way: Way) {
-    let Some(sk) = socket::of(ctx) else { return unseen(ctx, way, STAGE_NO_SOCKET) };
-    let Some(state) = socket::state(sk) else {
-        let is_whole = socket::whole(sk).is_some();
-        return unseen(ctx, way, if is_whole { STAGE_SOCKET_STORAGE } else { STAGE_NO_SOCKET });
-    };
-    if let Some((slot, marks)) = tcp::in_stream(ctx, sk, state) {
-        count_packet(slot, way, ctx.len(), clock::now_ns());
-        if marks & CLOSE != 0 {
-            // SAFETY: a live map value.
-            count::add(unsafe { &raw mut (*slot).closed_total }, 1);
+    let Some(plain) = Plain::read(ctx, way) else { return observe_any(ctx, way) };
+    if plain.protocol == IPPROTO_TCP {
+        if let Some((slot, marks)) = tcp::in_stream(ctx, way, &plain) {
+            count_packet(slot, way, ctx.len(), clock::now_ns());
+            if marks & CLOSE != 0 {
+                // SAFETY: a live map value.
+                count::add(unsafe { &raw mut (*slot).closed_total }, 1);
+            }
+            return;
         }
-    } else if let Some(slot) = pair::in_stream(ctx, way, state) {
-        count_packet(slot, way, ctx.len(), clock::now_ns());
-    } else {
-        observe_any(ctx, way, state);
+    } else if plain.protocol == IPPROTO_UDP
+        && let Some(slot) = pair::in_stream(ctx, way, &plain)
+    {
+        return count_packet(slot, way, ctx.len(), clock::now_ns());
     }
-}
-
-/// A packet whose socket remembers nothing.
-#[inline(never)]
-fn unseen(ctx: &SkBuffContext, way: Way, stage: u32) {
-    match packet::parse(ctx, &mut Packet::new(ctx, way)) {
-        Parsed::Flow => count::lost(stage),
-        Parsed::Malformed => count::lost(STAGE_MALFORMED_PACKET),
-        Parsed::LaterFragment => count::lost(STAGE_LATER_FRAGMENT),
-        Parsed::Error | Parsed::Infrastructure => {}
-    }
+    observe_any(ctx, way);
 }
 
 /// Any packet. A call of its own: most packets are in the middle of a stream, and what those need
 /// is so little that it stays in the processor's caches.
 #[inline(never)]
-fn observe_any(ctx: &SkBuffContext, way: Way, state: *mut SocketState) {
-    let Some(sk) = socket::of(ctx) else { return };
-    touch(state);
+fn observe_any(ctx: &SkBuffContext, way: Way) {
     let mut packet = Packet::new(ctx, way);
-    match packet::parse(ctx, &mut packet) {
-        Parsed::Flow => {}
+    let parsed = packet::parse(ctx, &mut packet);
+    match parsed {
+        Parsed::Flow | Parsed::Error => {}
         Parsed::Malformed => return count::lost(STAGE_MALFORMED_PACKET),
         Parsed::LaterFragment => return count::lost(STAGE_LATER_FRAGMENT),
-        Parsed::Error => return pair::observe_error(ctx, &mut packet, state),
         Parsed::Infrastructure => return,
     }
-    let decision = if packet.protocol == IPPROTO_TCP {
+    let Some(sk) = socket::of(ctx) else { return unseen(parsed, STAGE_NO_SOCKET) };
+    let is_tcp = packet.protocol == IPPROTO_TCP;
+    let state = if is_tcp { connection::state(ctx, sk) } else { socket::state(sk) };
+    let Some(state) = state else {
+        let is_whole = socket::whole(sk).is_some();
+        return unseen(parsed, if is_whole { STAGE_SOCKET_STORAGE } else { STAGE_NO_SOCKET });
+    };
+    let decision = if is_tcp {
         tcp::decide(ctx, &mut packet, sk, state)
+    } else if matches!(parsed, Parsed::Error) {
+        return pair::observe_error(ctx, &mut packet, state);
     } else {
         pair::decide(ctx, &mut packet, sk, state)
     };
@@ -94,15 +90,11 @@ fn observe_any(ctx: &SkBuffContext, way: Way, state: *mut SocketState) {
     names::answer(ctx, &packet, direction);
 }
 
-/// Has the processor fetch the slot that a socket remembers, which is far away if the socket was
-/// quiet for a while: it reads headers meanwhile.
+/// A packet whose socket remembers nothing. An error is part of no flow.
 #[inline(always)]
-fn touch(state: *mut SocketState) {
-    // SAFETY: a live map value; one aligned word, read whole.
-    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
-    if let Some(slot) = slot(cached.slot()) {
-        // SAFETY: a live map value.
-        unsafe { core::ptr::read_volatile(&raw const (*slot).generation) };
+fn unseen(parsed: Parsed, stage: u32) {
+    if matches!(parsed, Parsed::Flow) {
+        count::lost(stage);
     }
 }
 
@@ -236,6 +228,29 @@ pub fn slot(number: u32) -> Option<*mut FlowSlot> {
     SLOTS.get_ptr_mut(number)
 }
 
+/// Has the processor fetch what the packet will be counted in, which is far away if the flow was
+/// quiet for a while, while other things of it are looked at.
+#[inline(always)]
+pub fn touch(slot: *mut FlowSlot, way: Way) {
+    // SAFETY: a live map value.
+    unsafe {
+        core::ptr::read_volatile(match way {
+            Way::Sent => &raw const (*slot).last_sent_ns,
+            Way::Received => &raw const (*slot).last_received_ns,
+        });
+    }
+}
+
+/// Whether the slot's flow is with the packet's peer.
+#[inline(always)]
+pub fn is_with(slot: *mut FlowSlot, plain: &Plain) -> bool {
+    // SAFETY: a live map value.
+    unsafe {
+        same_address(&raw const (*slot).peer_addr, &plain.peer)
+            && (*slot).protocol == plain.protocol
+    }
+}
+
 /// Two words instead of sixteen bytes; the slot's field is 8-byte aligned.
 ///
 /// # Safety
@@ -353,7 +368,8 @@ fn take_slot(ctx: &SkBuffContext, key: &FlowKey, packet: &Packet) -> Result<u32,
         (*slot).local_port = key.local_port;
         (*slot).charged_id = charged_id;
         (*slot).first_seen_ns = packet.time_ns;
-        (*slot).last_seen_ns = packet.time_ns;
+        (*slot).last_sent_ns = packet.time_ns;
+        (*slot).last_received_ns = packet.time_ns;
         (*slot).local_addr = bytes(local_address(ctx, packet));
         (*slot).generation
     };
@@ -415,13 +431,14 @@ pub fn refuse(slot: *mut FlowSlot, is_port: bool) {
 fn count_packet(slot: *mut FlowSlot, way: Way, bytes: u32, time_ns: u64) {
     // SAFETY: a live map value.
     unsafe {
-        core::ptr::write_volatile(&raw mut (*slot).last_seen_ns, time_ns);
         match way {
             Way::Sent => {
+                core::ptr::write_volatile(&raw mut (*slot).last_sent_ns, time_ns);
                 count::add(&raw mut (*slot).sent_packets_total, 1);
                 count::add(&raw mut (*slot).sent_bytes_total, u64::from(bytes));
             }
             Way::Received => {
+                core::ptr::write_volatile(&raw mut (*slot).last_received_ns, time_ns);
                 count::add(&raw mut (*slot).received_packets_total, 1);
                 count::add(&raw mut (*slot).received_bytes_total, u64::from(bytes));
             }

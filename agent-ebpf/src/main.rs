@@ -12,6 +12,7 @@ mod bench;
 mod cast;
 mod cgroup;
 mod clock;
+mod connection;
 mod count;
 mod emit;
 mod flow;

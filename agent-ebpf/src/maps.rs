@@ -1,7 +1,7 @@
 //! The maps and load-time constants, and nothing that uses them.
 
 use aya_ebpf::{
-    bindings::{BPF_F_CLONE, BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type},
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_map_type},
     macros::map,
     maps::{Array, HashMap, PerCpuArray, Queue, RingBuf},
 };
@@ -26,6 +26,15 @@ pub struct SocketState {
     /// Milliseconds from the first SYN to the last one that we sent again (TCP only), with
     /// `socket::SYN_REFUSED` and `socket::TURNED`.
     pub last_syn_ms: u32,
+}
+
+/// Value of [`CONNECTIONS`].
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Connection {
+    /// Cookie of the socket whose place it is; 0 of a free one.
+    pub owner: u64,
+    pub state: SocketState,
 }
 
 /// Flow to slot number. Preallocated: an insert fails for want of room, never for want of memory.
@@ -138,17 +147,22 @@ pub static READERS_RETURNED: HashMap<u64, u64> = HashMap::with_max_entries(READE
 #[map]
 pub static SECRETS: RingBuf = RingBuf::with_byte_size(SECRETS_BYTES, 0);
 
-const SOCKETS_FLAGS: usize = (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize;
+/// What was last seen of each TCP connection, by the last bits of its socket's cookie.
+#[map]
+pub static CONNECTIONS: Array<Connection> = Array::with_max_entries(CONNECTIONS_MAX, 0);
+
+/// Set by the agent to a power of two, and `CONNECTIONS_MASK` to one less.
+const CONNECTIONS_MAX: u32 = FLOWS_MAX.next_power_of_two();
 
 /// A BTF map definition, as the loader expects it: each number is the length of an array type.
-/// aya's own type for this kind of map has no way to ask for `BPF_F_CLONE`.
+/// aya's own type for this kind of map takes no sockets of packet programs.
 #[repr(C)]
 pub struct SocketStorage {
     r#type: *const [i32; bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
     value: *const SocketState,
     max_entries: *const [i32; 0],
-    map_flags: *const [i32; SOCKETS_FLAGS],
+    map_flags: *const [i32; BPF_F_NO_PREALLOC as usize],
 }
 
 // SAFETY: the value is a description for the loader; no program reads or writes it.
@@ -160,8 +174,7 @@ impl SocketStorage {
     }
 }
 
-/// What a socket was last seen doing. Cloned from a listener to the connections it accepts, which
-/// is how an accepted connection knows that its peer began.
+/// What a socket was last seen doing that is no TCP connection of [`CONNECTIONS`].
 #[unsafe(link_section = ".maps")]
 #[unsafe(export_name = "SOCKETS")]
 pub static SOCKETS: SocketStorage = SocketStorage {
@@ -190,6 +203,16 @@ static FLOWS_SHARE: u32 = FLOWS_MAX;
 pub fn flows_share() -> u32 {
     // SAFETY: as for the offsets below.
     unsafe { core::ptr::read_volatile(&raw const FLOWS_SHARE) }
+}
+
+/// The bits of a cookie that are a place in [`CONNECTIONS`]; set by the agent.
+#[unsafe(no_mangle)]
+static CONNECTIONS_MASK: u32 = CONNECTIONS_MAX - 1;
+
+#[inline(always)]
+pub fn connections_mask() -> u32 {
+    // SAFETY: as for the offsets below.
+    unsafe { core::ptr::read_volatile(&raw const CONNECTIONS_MASK) }
 }
 
 /// Entries of [`READS`] that a cgroup may have at once; set by the agent.
@@ -251,6 +274,9 @@ offsets! {
     SkcNum = OFFSET_SKC_NUM,
     SkcDport = OFFSET_SKC_DPORT,
     SkcNet = OFFSET_SKC_NET,
+    SkcCookie = OFFSET_SKC_COOKIE,
+    IcskAcceptQueue = OFFSET_ICSK_ACCEPT_QUEUE,
+    QueueLength = OFFSET_QUEUE_LENGTH,
     RegsSyscall = OFFSET_REGS_SYSCALL,
     RegsFirst = OFFSET_REGS_FIRST,
     ThreadCompat = OFFSET_THREAD_COMPAT,

@@ -4,14 +4,15 @@
 //! The agent reads both iterators once, before the packet programs are attached: first all
 //! listening ports are collected, then each connection is looked at. It sees the files of the
 //! processes in its own pid namespace, whatever their network namespace (`iter/task_file`;
-//! bpf_sock_from_file and socket storage in iterators are Linux 5.11).
+//! bpf_sock_from_file and socket storage in iterators are Linux 5.11, socket cookies there 5.12).
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE},
-    helpers::{bpf_sk_storage_get, bpf_sock_from_file},
+    helpers::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_sock_from_file},
 };
 
 use crate::{
+    connection,
     maps::{LISTENERS, Listener, Offset, SOCKETS, SocketState},
     packet::{IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE},
     socket::{
@@ -71,6 +72,13 @@ pub extern "C" fn older_connections(ctx: *mut TaskFile) -> i32 {
         (IPPROTO_UDP | IPPROTO_UDPLITE, _) if socket.local_port != 0 => PHASE_OLDER,
         _ => return 0,
     };
+    if protocol == IPPROTO_TCP {
+        // SAFETY: the kernel's own socket.
+        let cookie = unsafe { bpf_get_socket_cookie(socket.sk.cast_mut()) };
+        if connection::take(cookie, phase).is_some() {
+            return 0;
+        }
+    }
     // SAFETY: the kernel's own socket; the map's value type is SocketState.
     let state = unsafe {
         bpf_sk_storage_get(

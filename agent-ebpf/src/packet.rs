@@ -290,87 +290,85 @@ pub fn parse(ctx: &SkBuffContext, packet: &mut Packet) -> Parsed {
     parsed
 }
 
-/// The flags of TCP right behind an IP header of the usual length; none, and nothing said, of all
-/// other packets.
-#[inline(always)]
-pub fn tcp_flags(ctx: &SkBuffContext) -> Option<u8> {
-    let header = in_place::<Ipv4Header>(ctx, 0)?;
-    // SAFETY: `in_place` checked that the whole of each is there.
-    unsafe {
-        let offset = if (*header).version_ihl == IPV4_WITHOUT_OPTIONS {
-            let fragment = u16::from_be((*header).fragment) & IPV4_FRAGMENT_OFFSET;
-            if (*header).protocol != IPPROTO_TCP || fragment != 0 {
-                return None;
-            }
-            size_of::<Ipv4Header>()
-        } else {
-            let header = in_place::<Ipv6Header>(ctx, 0)?;
-            if (*header).version as u8 >> 4 != 6 || (*header).next_header != IPPROTO_TCP {
-                return None;
-            }
-            size_of::<Ipv6Header>()
-        };
-        Some((*in_place::<TcpStart>(ctx, offset)?).flags)
-    }
+/// An IP header of the usual length, in the linear part of the buffer, where it is read in place:
+/// that of nearly all packets.
+pub struct Plain {
+    pub protocol: u8,
+    pub family: u8,
+    pub peer: Address,
+    /// Where the next header begins.
+    offset: usize,
 }
 
-/// The peer's address and port of UDP right behind an IP header of the usual length; none, and
-/// nothing said, of all other packets.
-#[inline(always)]
-pub fn udp_peer(ctx: &SkBuffContext, way: Way) -> Option<(Address, u16)> {
-    let is_sent = matches!(way, Way::Sent);
-    let header = in_place::<Ipv4Header>(ctx, 0)?;
-    // SAFETY: `in_place` checked that the whole of each is there.
-    unsafe {
-        let (peer, offset) = if (*header).version_ihl == IPV4_WITHOUT_OPTIONS {
-            let fragment = u16::from_be((*header).fragment) & IPV4_FRAGMENT_OFFSET;
-            if (*header).protocol != IPPROTO_UDP || fragment != 0 {
+impl Plain {
+    /// None, and nothing said, of all other packets.
+    #[inline(always)]
+    pub fn read(ctx: &SkBuffContext, way: Way) -> Option<Self> {
+        let is_sent = matches!(way, Way::Sent);
+        let header = in_place::<Ipv4Header>(ctx, 0)?;
+        // SAFETY: `in_place` checked that the whole of each is there.
+        unsafe {
+            if (*header).version_ihl == IPV4_WITHOUT_OPTIONS {
+                if u16::from_be((*header).fragment) & IPV4_FRAGMENT_OFFSET != 0 {
+                    return None;
+                }
+                let peer = if is_sent { (*header).destination } else { (*header).source };
+                let protocol = (*header).protocol;
+                let offset = size_of::<Ipv4Header>();
+                return Some(Self { protocol, family: 4, peer: ipv4(peer), offset });
+            }
+            let header = in_place::<Ipv6Header>(ctx, 0)?;
+            if (*header).version as u8 >> 4 != 6 {
                 return None;
             }
             let peer = if is_sent { (*header).destination } else { (*header).source };
-            (ipv4(peer), size_of::<Ipv4Header>())
-        } else {
-            let header = in_place::<Ipv6Header>(ctx, 0)?;
-            if (*header).version as u8 >> 4 != 6 || (*header).next_header != IPPROTO_UDP {
-                return None;
-            }
-            let peer = if is_sent { (*header).destination } else { (*header).source };
-            (ipv6(peer).0, size_of::<Ipv6Header>())
-        };
-        let [source, destination] = *in_place::<Ports>(ctx, offset)?;
-        Some((peer, u16::from_be(if is_sent { destination } else { source })))
+            let (peer, family) = ipv6(peer);
+            let protocol = (*header).next_header;
+            Some(Self { protocol, family, peer, offset: size_of::<Ipv6Header>() })
+        }
+    }
+
+    #[inline(always)]
+    fn tcp(&self, ctx: &SkBuffContext) -> Option<*const TcpStart> {
+        in_place(ctx, self.offset)
+    }
+
+    #[inline(always)]
+    fn ports(&self, ctx: &SkBuffContext) -> Option<*const Ports> {
+        in_place(ctx, self.offset)
+    }
+
+    /// The flags of TCP, if that follows.
+    #[inline(always)]
+    pub fn tcp_flags(&self, ctx: &SkBuffContext) -> Option<u8> {
+        // SAFETY: `in_place` checked that the whole of it is there.
+        self.tcp(ctx).map(|tcp| unsafe { (*tcp).flags })
+    }
+
+    /// The peer's port, if a protocol that has ports follows.
+    #[inline(always)]
+    pub fn peer_port(&self, ctx: &SkBuffContext, way: Way) -> Option<u16> {
+        // SAFETY: as above.
+        let [source, destination] = unsafe { *self.ports(ctx)? };
+        Some(u16::from_be(if matches!(way, Way::Sent) { destination } else { source }))
     }
 }
 
-/// Nearly all packets: TCP or UDP right behind an IP header of the usual length, all of it in the
-/// linear part of the buffer, where it is read in place. False, and nothing said, of all others.
+/// TCP or UDP right behind a plain header. False, and nothing said, of all others.
 #[inline(always)]
 fn parse_plain(ctx: &SkBuffContext, packet: &mut Packet) -> bool {
-    let Some(header) = in_place::<Ipv4Header>(ctx, 0) else { return false };
-    // SAFETY: `in_place` checked that the whole of each is there.
-    let offset = unsafe {
-        if (*header).version_ihl == IPV4_WITHOUT_OPTIONS {
-            if u16::from_be((*header).fragment) & IPV4_FRAGMENT_OFFSET != 0 {
-                return false;
-            }
-            packet.set_ipv4(&*header);
-            size_of::<Ipv4Header>()
-        } else if (*header).version_ihl >> 4 == 6 {
-            let Some(header) = in_place::<Ipv6Header>(ctx, 0) else { return false };
-            packet.set_ipv6(&*header);
-            size_of::<Ipv6Header>()
-        } else {
-            return false;
-        }
-    };
-    match packet.protocol {
+    let Some(plain) = Plain::read(ctx, packet.way) else { return false };
+    packet.peer = plain.peer;
+    packet.family = plain.family;
+    packet.protocol = plain.protocol;
+    match plain.protocol {
         IPPROTO_TCP => {
-            let Some(tcp) = in_place::<TcpStart>(ctx, offset) else { return false };
-            // SAFETY: as above.
+            let Some(tcp) = plain.tcp(ctx) else { return false };
+            // SAFETY: `in_place` checked that the whole of it is there.
             packet.set_tcp(unsafe { &*tcp });
         }
         IPPROTO_UDP => {
-            let Some(ports) = in_place::<Ports>(ctx, offset) else { return false };
+            let Some(ports) = plain.ports(ctx) else { return false };
             // SAFETY: as above.
             packet.set_ports(unsafe { *ports });
         }

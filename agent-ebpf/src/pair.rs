@@ -23,7 +23,7 @@ use crate::{
     opaque,
     packet::{
         self, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet,
-        Role, Way,
+        Plain, Role, Way,
     },
     share,
     socket::{
@@ -41,23 +41,26 @@ const TELL_EVERY_NS: u64 = 1_000_000_000;
 /// The slot of a datagram of a pair that was answered and that the socket remembers: that it passed
 /// is all that it tells. None of all other packets, and of those from DNS servers, which are read.
 #[inline(always)]
-pub fn in_stream(ctx: &SkBuffContext, way: Way, state: *mut SocketState) -> Option<*mut FlowSlot> {
+pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<*mut FlowSlot> {
+    let state = socket::known(socket::of(ctx)?)?;
     // SAFETY: a live map value; one aligned word, so it is read whole.
     let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    // Looked at first and for all packets: it is far away if the socket was quiet for a while, and
+    // the processor fetches it while headers are read.
+    let slot = flow::remembered(cached)?;
+    flow::touch(slot, way);
     if !cached.answered() || cached.peer_port() == DNS_PORT {
         return None;
     }
-    let slot = flow::remembered(cached)?;
-    // SAFETY: a live map value.
+    let is_pair = flow::is_with(slot, plain) && plain.peer_port(ctx, way)? == cached.peer_port();
+    if !is_pair {
+        return None;
+    }
+    // SAFETY: as above.
     if !has_one_peer(unsafe { (*state).phase }) && is_untold(state, clock::now_ns()) {
         return None;
     }
-    let (peer, port) = packet::udp_peer(ctx, way)?;
-    // SAFETY: a live map value.
-    let same = unsafe {
-        flow::same_address(&raw const (*slot).peer_addr, &peer) && (*slot).protocol == IPPROTO_UDP
-    };
-    if same && port == cached.peer_port() { Some(slot) } else { None }
+    Some(slot)
 }
 
 /// Says what the packet means, and notes in the pair that it was heard of.
@@ -74,13 +77,10 @@ pub fn decide(
         socket::set_own_port(packet, sk);
     }
     let mut number = remembered(ctx, packet, cached);
-    if number == NO_SLOT && has_ports(packet.protocol) {
-        // SAFETY: a field that all sockets have.
-        if unsafe { (*sk).state } == STATE_ESTABLISHED {
-            as_asked(packet, sk);
-        } else {
-            as_sent(packet, state, cached);
-        }
+    if number == NO_SLOT
+        && has_ports(packet.protocol)
+        && (as_asked(packet, sk) || as_sent(packet, sk, state, cached))
+    {
         number = opaque::zero(ctx).u32(remembered(ctx, packet, cached));
     }
     if let Some(slot) = flow::slot(number) {
@@ -117,35 +117,57 @@ fn is_copy(packet: &Packet, sk: *mut bpf_sock) -> bool {
     socket::is_raw(sk)
 }
 
-/// A connected socket of the node that asked for a Service: on its way out the packet has the
-/// backend's address already, on its way in the Service's again.
 #[inline(always)]
-fn as_asked(packet: &mut Packet, sk: *mut bpf_sock) {
+fn is_connected(sk: *mut bpf_sock) -> bool {
+    // SAFETY: a field that all sockets have.
+    unsafe { (*sk).state == STATE_ESTABLISHED }
+}
+
+/// A connected socket of the node that asked for a Service: on its way out the packet has the
+/// backend's address already, on its way in the Service's again. Whether the packet has another
+/// peer now comes out.
+#[inline(always)]
+fn as_asked(packet: &mut Packet, sk: *mut bpf_sock) -> bool {
+    if !is_connected(sk) {
+        return false;
+    }
     let (wire_addr, wire_port) = (packet.peer, packet.peer_port);
     socket::set_asked(packet, sk);
     let is_wire = packet.peer_port == wire_port && packet.peer == wire_addr;
+    if is_wire {
+        return false;
+    }
     // A connected socket may also send to somebody else.
-    if !is_wire && flow::service(packet).is_none() {
+    let is_service = flow::service(packet).is_some();
+    if !is_service {
         packet.set_peer(wire_addr, wire_port);
     }
+    is_service
 }
 
 /// A socket of the node that asked for a Service without being connected to it: on their way out
 /// its packets have the backend's address already, and answers have the Service's. A Service begins
 /// nothing, so what comes from one to a socket that asked one peer is from that peer.
 #[inline(always)]
-fn as_sent(packet: &mut Packet, state: *mut SocketState, cached: CachedFlow) {
+fn as_sent(
+    packet: &mut Packet,
+    sk: *mut bpf_sock,
+    state: *mut SocketState,
+    cached: CachedFlow,
+) -> bool {
     // SAFETY: a live map value.
     let one_peer = has_one_peer(unsafe { (*state).phase });
-    if matches!(packet.way, Way::Sent) || !one_peer {
-        return;
+    if matches!(packet.way, Way::Sent) || !one_peer || is_connected(sk) {
+        return false;
     }
-    let Some(slot) = flow::remembered(cached) else { return };
+    let Some(slot) = flow::remembered(cached) else { return false };
     // SAFETY: a live map value.
     let (peer, direction) = unsafe { ((*slot).peer_addr, (*slot).direction) };
-    if direction == DIRECTION_EGRESS && flow::service(packet).is_some() {
+    let is_answer = direction == DIRECTION_EGRESS && flow::service(packet).is_some();
+    if is_answer {
         packet.set_peer(flow::address(peer), cached.peer_port());
     }
+    is_answer
 }
 
 #[inline(always)]
@@ -261,6 +283,9 @@ fn of_pair(ctx: &SkBuffContext, packet: &Packet, pair: *mut Pair) -> Decision {
     // SAFETY: a live map value; an entry forgotten meanwhile is still mapped memory.
     let (direction, before, cached) =
         unsafe { ((*pair).direction as u8, (*pair).answered != 0, CachedFlow((*pair).flow)) };
+    if let Some(slot) = flow::slot(cached.slot()) {
+        flow::touch(slot, packet.way);
+    }
     let (marks, answered) = marks(direction, packet, before);
     // SAFETY: as above.
     unsafe {

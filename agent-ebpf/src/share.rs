@@ -5,7 +5,7 @@
 //! What is asked for at the same time on several CPUs may exceed the share by as many entries.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{__sk_buff, BPF_NOEXIST},
     helpers::{bpf_skb_ancestor_cgroup_id, bpf_skb_cgroup_id},
     maps::HashMap,
     programs::SkBuffContext,
@@ -26,17 +26,25 @@ const LEVEL_MAX: i32 = 12;
 
 /// The cgroup that is charged for what a packet's socket needs: its pod's, however deep in it the
 /// socket is. Of a socket in no pod, or in one that the agent has not told of yet, its own.
-#[inline(never)]
+#[inline(always)]
 pub fn charged(ctx: &SkBuffContext) -> u64 {
+    charged_cgroup(ctx.skb.skb)
+}
+
+/// With a name and of scalars only, so that the kernel verifies it once, and not again with each
+/// way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn charged_cgroup(skb: *mut __sk_buff) -> u64 {
     // The agent tells of no pod inside of another: the order only says what is found soonest.
     for level in [USUAL_LEVEL, USUAL_LEVEL - 1] {
-        let id = ancestor(ctx, level);
+        let id = ancestor(skb, level);
         if is_pod(id) {
             return id;
         }
     }
     for level in USUAL_LEVEL + 1..=LEVEL_MAX {
-        let id = ancestor(ctx, level);
+        let id = ancestor(skb, level);
         if id == 0 {
             break;
         }
@@ -45,14 +53,14 @@ pub fn charged(ctx: &SkBuffContext) -> u64 {
         }
     }
     // SAFETY: the context is valid for the whole program.
-    unsafe { bpf_skb_cgroup_id(ctx.skb.skb) }
+    unsafe { bpf_skb_cgroup_id(skb) }
 }
 
 /// The cgroup of this depth that the packet's socket is in; 0 if there is none.
 #[inline(always)]
-fn ancestor(ctx: &SkBuffContext, level: i32) -> u64 {
+fn ancestor(skb: *mut __sk_buff, level: i32) -> u64 {
     // SAFETY: the context is valid for the whole program.
-    unsafe { bpf_skb_ancestor_cgroup_id(ctx.skb.skb, level) }
+    unsafe { bpf_skb_ancestor_cgroup_id(skb, level) }
 }
 
 #[inline(always)]

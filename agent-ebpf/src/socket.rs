@@ -27,7 +27,7 @@ pub const STATE_SYN_SENT: u32 = 2;
 
 /// Nothing was seen on this socket.
 pub const PHASE_NEW: u32 = 0;
-/// A listener; or, cloned from one, a connection of which no packet was seen yet.
+/// A listener.
 pub const PHASE_LISTENER: u32 = 1;
 /// We sent a SYN.
 pub const PHASE_OPENING: u32 = 2;
@@ -50,6 +50,8 @@ pub const PHASE_OLDER: u32 = 9;
 pub const PHASE_OLDER_CONNECTED: u32 = 10;
 /// `PHASE_PEERS` of a socket that was `PHASE_OLDER`.
 pub const PHASE_OLDER_PEERS: u32 = 11;
+/// A connection that a listener accepted, before its first packet.
+pub const PHASE_ACCEPTED: u32 = 12;
 
 /// In the time of the last SYN: the attempt was refused already, but is not given up.
 pub const SYN_REFUSED: u32 = 1 << 31;
@@ -204,14 +206,20 @@ pub fn cookie(ctx: &SkBuffContext) -> u64 {
 /// socket.
 #[inline(always)]
 pub fn state(sk: *mut bpf_sock) -> Option<*mut SocketState> {
+    storage(sk, BPF_SK_STORAGE_GET_F_CREATE)
+}
+
+/// The socket's memory, if it has any.
+#[inline(always)]
+pub fn known(sk: *mut bpf_sock) -> Option<*mut SocketState> {
+    storage(sk, 0)
+}
+
+#[inline(always)]
+fn storage(sk: *mut bpf_sock, flags: u32) -> Option<*mut SocketState> {
     // SAFETY: `sk` comes from `of`; the map's value type is SocketState.
     let state = unsafe {
-        bpf_sk_storage_get(
-            SOCKETS.as_ptr(),
-            sk.cast(),
-            core::ptr::null_mut(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        )
+        bpf_sk_storage_get(SOCKETS.as_ptr(), sk.cast(), core::ptr::null_mut(), u64::from(flags))
     };
     if state.is_null() { None } else { Some(state.cast()) }
 }

@@ -12,15 +12,16 @@ use aya_ebpf::{
 use parapet_common::{DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot};
 
 use crate::{
+    connection,
     flow::{self, ANSWER, ATTEMPT, CLOSE, Decision, Marks, NO_SLOT, NOTHING, RESET, Step},
     maps::SocketState,
     names::DNS_PORT,
     opaque,
-    packet::{self, Address, Packet, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
+    packet::{self, Address, Packet, Plain, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
-        self, CachedFlow, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER, PHASE_MIDSTREAM,
-        PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING, STATE_CLOSE, STATE_LISTEN,
-        STATE_NEW_SYN_RECV, STATE_SYN_SENT, SYN_MS, TURNED,
+        self, CachedFlow, PHASE_ACCEPTED, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER,
+        PHASE_MIDSTREAM, PHASE_NEW, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS, PHASE_OPENING,
+        STATE_CLOSE, STATE_LISTEN, STATE_NEW_SYN_RECV, STATE_SYN_SENT, SYN_MS, TURNED,
     },
 };
 
@@ -29,32 +30,50 @@ use crate::{
 /// packet to its last one, so that none of this needs the packet's addresses. None of all other
 /// packets, and of those from DNS servers, which are read.
 #[inline(always)]
-pub fn in_stream(
-    ctx: &SkBuffContext,
-    sk: *mut bpf_sock,
-    state: *mut SocketState,
-) -> Option<(*mut FlowSlot, Marks)> {
+pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<(*mut FlowSlot, Marks)> {
+    let sk = socket::of(ctx)?;
+    let flags = plain.tcp_flags(ctx)?;
+    // SAFETY: a field that all sockets have.
+    if unsafe { (*sk).state } == STATE_LISTEN {
+        return if asks(way, flags) { None } else { Some((at_listener(sk, plain)?, NOTHING)) };
+    }
+    if flags & TCP_SYN != 0 {
+        return None;
+    }
+    let state = connection::known(ctx)?;
     // SAFETY: a live map value; the flow is one aligned word, read whole.
     let (phase, cached) =
         unsafe { ((*state).phase, CachedFlow(core::ptr::read_volatile(&raw const (*state).flow))) };
-    // SAFETY: a field that all sockets have.
-    if !(PHASE_OPEN_EGRESS..=PHASE_ENDED_INGRESS).contains(&phase)
-        || unsafe { (*sk).state } == STATE_LISTEN
-        || cached.peer_port() == DNS_PORT
+    if !(PHASE_OPEN_EGRESS..=PHASE_ENDED_INGRESS).contains(&phase) || cached.peer_port() == DNS_PORT
     {
         return None;
     }
     let slot = flow::remembered(cached)?;
-    let flags = packet::tcp_flags(ctx)?;
-    if flags & TCP_SYN != 0 {
-        return None;
-    }
     // What has no SYN means the same whichever way it goes.
     let (next, marks) = advance(phase, Way::Received, flags, false);
     if next != phase {
         turn(state, phase, next, marks);
     }
     Some((slot, marks))
+}
+
+/// The slot of what a listener hears of the peer that it heard of last, or says to it, while a
+/// connection is being made.
+#[inline(always)]
+fn at_listener(sk: *mut bpf_sock, plain: &Plain) -> Option<*mut FlowSlot> {
+    let state = socket::known(sk)?;
+    // SAFETY: a live map value; the flow is one aligned word, read whole.
+    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    let slot = flow::remembered(cached)?;
+    // SAFETY: as above.
+    let is_asked = unsafe { (*slot).direction == DIRECTION_INGRESS };
+    if is_asked && flow::is_with(slot, plain) { Some(slot) } else { None }
+}
+
+/// Whether a packet asks for a connection.
+#[inline(always)]
+fn asks(way: Way, flags: u8) -> bool {
+    matches!(way, Way::Received) && flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
 }
 
 /// Says what the packet means, and writes the connection's next phase.
@@ -69,11 +88,11 @@ pub fn decide(
     // SAFETY: a field that all sockets have.
     let tcp_state = unsafe { (*sk).state };
     // SAFETY: a live map value.
-    let phase = unsafe { (*state).phase };
+    let before = unsafe { (*state).phase };
     // No TCP socket at all: a raw one, or the kernel's own for resets and TIME_WAIT answers on
     // behalf of no process. What it reads are copies; what it sends belongs to no flow, but a SYN
     // that a process made itself is an attempt like any other.
-    if phase == PHASE_NEW && tcp_state == STATE_CLOSE {
+    if before == PHASE_NEW && tcp_state == STATE_CLOSE {
         let asks = matches!(way, Way::Sent) && packet.kind & (TCP_SYN | TCP_ACK) == TCP_SYN;
         let made = Decision {
             step: Step::Socket,
@@ -86,11 +105,11 @@ pub fn decide(
     }
     socket::set_own_port(packet, sk);
     let (next, marks) = if tcp_state == STATE_LISTEN {
-        let attempts = matches!(way, Way::Received)
-            && packet.kind & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
-            && is_first_syn(ctx, packet);
+        let attempts =
+            asks(way, packet.kind) && (!connection::is_asked(sk) || is_first_syn(ctx, packet));
         (PHASE_LISTENER, if attempts { ATTEMPT } else { NOTHING })
     } else {
+        let phase = if before == PHASE_NEW { connection::beginning(sk) } else { before };
         set_connected(packet, sk, state, phase);
         advance(phase, way, packet.kind, tcp_state == STATE_SYN_SENT)
     };
@@ -101,8 +120,8 @@ pub fn decide(
         PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS => DIRECTION_EGRESS,
         _ => DIRECTION_UNKNOWN,
     };
-    let handshake_ns = if next != phase {
-        turn(state, phase, next, marks)
+    let handshake_ns = if next != before {
+        turn(state, before, next, marks)
     } else {
         if next == PHASE_OPENING && matches!(way, Way::Sent) {
             // SAFETY: a live map value.
@@ -211,9 +230,8 @@ fn advance(phase: u32, way: Way, flags: u8, connecting: bool) -> (u32, Marks) {
         PHASE_NEW => (PHASE_MIDSTREAM, NOTHING),
         PHASE_OPENING if !sent && syn && ack => (PHASE_OPEN_EGRESS, ANSWER),
         PHASE_OPENING if !sent && flags & TCP_RST != 0 => (PHASE_ENDED_EGRESS, RESET),
-        // The first packet of an accepted connection, whose memory is its listener's.
-        PHASE_LISTENER if ends => (PHASE_ENDED_INGRESS, ANSWER | CLOSE),
-        PHASE_LISTENER => (PHASE_OPEN_INGRESS, ANSWER),
+        PHASE_ACCEPTED if ends => (PHASE_ENDED_INGRESS, ANSWER | CLOSE),
+        PHASE_ACCEPTED => (PHASE_OPEN_INGRESS, ANSWER),
         PHASE_OPEN_EGRESS if ends => (PHASE_ENDED_EGRESS, CLOSE),
         PHASE_OPEN_INGRESS if ends => (PHASE_ENDED_INGRESS, CLOSE),
         other => (other, NOTHING),

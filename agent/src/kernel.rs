@@ -133,6 +133,7 @@ pub struct Sensor {
     services: ServicePorts,
     pods: PodCgroups,
     probes: Vec<ProbeStatus>,
+    connections_max: u64,
     cgroup_prefix: String,
     timer: tokio::time::Interval,
     /// Keeps programs, and links that are not pinned, alive.
@@ -174,6 +175,7 @@ impl Sensor {
             services: ServicePorts::new(map(&mut programs, MAP_SERVICES)?),
             pods: PodCgroups::new(map(&mut programs, MAP_POD_CGROUPS)?),
             probes: loaded.probes,
+            connections_max: u64::from(load::connections_max(config)),
             cgroup_prefix: config.cgroup_prefix.clone(),
             timer,
             programs,
@@ -243,6 +245,7 @@ impl Sensor {
     #[must_use]
     pub fn capacity(&self) -> Vec<(&'static str, u64, u64)> {
         let mut sizes = self.tables.sizes();
+        sizes.push(("connections", self.counters.connections(), self.connections_max));
         let (services, services_max) = self.services.sizes();
         sizes.push(("service_ports", services, services_max));
         let (pods, pods_max) = self.pods.sizes();

@@ -13,6 +13,7 @@ mod agent;
 mod aging;
 mod attacks;
 mod child;
+mod connections;
 mod crafted;
 mod demo;
 mod matrix;

@@ -32,7 +32,7 @@ pub(crate) struct Kernel {
 pub(crate) const LINUX_5_10: Kernel = Kernel {
     name: "5.10",
     not_offered: &[
-        ("older_connections", "helper bpf_sock_from_file: Linux 5.11"),
+        ("older_connections", "helper bpf_get_socket_cookie in iterators: Linux 5.12"),
         ("older_listeners", "helper bpf_sock_from_file: Linux 5.11"),
         (
             "secret_lsm_open",

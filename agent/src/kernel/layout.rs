@@ -48,7 +48,7 @@ impl Member {
 }
 
 /// All of them.
-pub(super) const MEMBERS: [Member; 18] = [
+pub(super) const MEMBERS: [Member; 21] = [
     member("OFFSET_CGROUP_KN", "cgroup", "kn"),
     member("OFFSET_CGROUP_ROOT", "cgroup", "root"),
     member("OFFSET_CGROUP_LEVEL", "cgroup", "level"),
@@ -68,6 +68,9 @@ pub(super) const MEMBERS: [Member; 18] = [
     member("OFFSET_SKC_NUM", "sock_common", "skc_num"),
     member("OFFSET_SKC_DPORT", "sock_common", "skc_dport"),
     member("OFFSET_SKC_NET", "sock_common", "skc_net"),
+    member("OFFSET_SKC_COOKIE", "sock_common", "skc_cookie"),
+    member("OFFSET_ICSK_ACCEPT_QUEUE", "inet_connection_sock", "icsk_accept_queue"),
+    member("OFFSET_QUEUE_LENGTH", "request_sock_queue", "qlen"),
 ];
 
 /// Structs without a name inside of each other; the kernel has three.

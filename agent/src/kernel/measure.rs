@@ -20,12 +20,14 @@ use super::attach::attach;
 use super::clock::Clock;
 use super::counters::Counters;
 use super::load::{self, chain};
-use super::probes::{Hook, Probe};
+use super::probes::{Hook, PROBES, Probe};
 use super::slots::Slots;
 use super::{KernelConfig, map};
 
 /// The programs that can be measured. The first two are what the others are compared with.
 pub const PROGRAMS: [&str; 4] = ["bench_empty", "bench_floor", "packet_sent", "packet_received"];
+/// Without it closed connections keep the places of new ones.
+const GONE: &str = "connection_gone";
 /// The map that the floor counts in, which nobody else needs.
 const MAP_FLOOR: &str = "FLOOR";
 
@@ -159,6 +161,9 @@ impl Measured {
         let mut slots = load::slots(&mut programs, &config).map_err(|error| error.to_string())?;
         slots.fill()?;
         let root = File::open(cgroup).map_err(|error| error.to_string())?;
+        for probe in PROBES.iter().filter(|probe| probe.name == GONE) {
+            attach(&mut programs, probe, &root, &btf, None, true)?;
+        }
         for name in PROGRAMS {
             let way = match name {
                 "packet_received" => CgroupSkbAttachType::Ingress,

@@ -35,7 +35,7 @@ const OLDER: &str = "connections older than the agent have a direction";
 /// In the order in which they are attached. Cgroups first: a pod that starts while we attach must
 /// be known before its packets are seen. Then the sockets that are there, just before their packets
 /// are seen.
-pub(super) const PROBES: [Probe; 7] = [
+pub(super) const PROBES: [Probe; 8] = [
     Probe {
         name: "cgroup_created",
         hook_name: "tp_btf/cgroup_mkdir",
@@ -48,6 +48,13 @@ pub(super) const PROBES: [Probe; 7] = [
         hook_name: "tp_btf/cgroup_rmdir",
         hook: Hook::Tracepoint("cgroup_rmdir"),
         feature: "the end of a pod is known to the moment",
+        required: true,
+    },
+    Probe {
+        name: "connection_gone",
+        hook_name: "tp_btf/tcp_destroy_sock",
+        hook: Hook::Tracepoint("tcp_destroy_sock"),
+        feature: "what is remembered of a TCP connection ends with it",
         required: true,
     },
     Probe {

@@ -340,7 +340,7 @@ impl Slots {
                 self.shared.write(*number, FlowSlot { generation, ..empty() });
                 freed.push(*number);
                 *self.returned.entry(slot.charged_id).or_default() += 1;
-            } else if clock.monotonic_ns().saturating_sub(slot.last_seen_ns) > idle_ns
+            } else if clock.monotonic_ns().saturating_sub(slot.last_seen_ns()) > idle_ns
                 && slot.state == SLOT_LIVE
             {
                 // This order: who is killed between the two leaves a slot that is seen to leave.
@@ -415,25 +415,27 @@ fn empty() -> FlowSlot {
         protocol: 0,
         family: 0,
         direction: 0,
-        last_seen_ns: 0,
+        cgroup_id: 0,
+        local_addr: [0; 16],
+        service_port: 0,
+        local_port: 0,
+        reserved: [0; 3],
+        last_sent_ns: 0,
         sent_packets_total: 0,
         sent_bytes_total: 0,
+        attempts_total: 0,
+        closed_total: 0,
+        first_seen_ns: 0,
+        charged_id: 0,
+        reserved_sent: 0,
+        last_received_ns: 0,
         received_packets_total: 0,
         received_bytes_total: 0,
-        attempts_total: 0,
         answered_total: 0,
         refused_reset_total: 0,
         refused_port_total: 0,
         refused_route_total: 0,
-        closed_total: 0,
         handshake_ns_total: 0,
-        cgroup_id: 0,
-        first_seen_ns: 0,
-        local_addr: [0; 16],
-        charged_id: 0,
-        service_port: 0,
-        local_port: 0,
-        reserved: [0; 7],
     }
 }
 
@@ -464,13 +466,13 @@ fn record(
         return None;
     }
     let counts = total.since(&taken.counted);
-    let last_seen = clock.timestamp(slot.last_seen_ns.max(taken.last_seen_ns));
+    let last_seen = clock.timestamp(slot.last_seen_ns().max(taken.last_seen_ns));
     // The kernel's time is coarse, so the first packet may look a few milliseconds older than it
     // is.
     let since = since.max(clock.timestamp(slot.first_seen_ns)).min(last_seen);
     *taken = Taken {
         counted: total,
-        last_seen_ns: slot.last_seen_ns,
+        last_seen_ns: slot.last_seen_ns(),
         leaving_since_ns: taken.leaving_since_ns,
     };
     Some(FlowRecord {
