@@ -29,6 +29,8 @@ pub const MAP_SOCKETS: &str = "SOCKETS";
 pub const MAP_PAIRS: &str = "PAIRS";
 /// Name of the hash of [`ServicePort`]s that the agent keeps.
 pub const MAP_SERVICES: &str = "SERVICES";
+/// Name of the array with the one number (`u32`) that the agent raises after each change of them.
+pub const MAP_SERVICES_VERSION: &str = "SERVICES_VERSION";
 /// Name of the hash of the cgroup ids of pods (`u64`, to a `u32` of no meaning) that the agent
 /// keeps.
 pub const MAP_POD_CGROUPS: &str = "POD_CGROUPS";

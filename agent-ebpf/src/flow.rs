@@ -4,7 +4,10 @@
 //! counted.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST, helpers::bpf_skb_cgroup_id, macros::cgroup_skb, programs::SkBuffContext,
+    bindings::{BPF_NOEXIST, bpf_sock},
+    helpers::bpf_skb_cgroup_id,
+    macros::cgroup_skb,
+    programs::SkBuffContext,
 };
 use parapet_common::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FlowKey, FlowSeen, FlowSlot, SERVICE_ONE_BY_ONE,
@@ -14,9 +17,9 @@ use parapet_common::{
 };
 
 use crate::{
-    clock, connection, count, emit,
+    clock, count, emit, hint,
     maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS, SocketState},
-    names, opaque,
+    opaque,
     packet::{self, Address, IPPROTO_TCP, IPPROTO_UDP, Packet, Parsed, Plain, Way},
     pair, share,
     socket::{self, CachedFlow},
@@ -71,114 +74,32 @@ fn observe_any(ctx: &SkBuffContext, way: Way) {
         Parsed::LaterFragment => return count::lost(STAGE_LATER_FRAGMENT),
         Parsed::Infrastructure => return,
     }
-    let Some(sk) = socket::of(ctx) else { return unseen(parsed, STAGE_NO_SOCKET) };
-    let is_tcp = packet.protocol == IPPROTO_TCP;
-    let state = if is_tcp { connection::state(ctx, sk) } else { socket::state(sk) };
-    let Some(state) = state else {
-        let is_whole = socket::whole(sk).is_some();
-        return unseen(parsed, if is_whole { STAGE_SOCKET_STORAGE } else { STAGE_NO_SOCKET });
-    };
-    let decision = if is_tcp {
-        tcp::decide(ctx, &mut packet, sk, state)
+    if packet.protocol == IPPROTO_TCP {
+        tcp::observe(ctx, &mut packet);
     } else if matches!(parsed, Parsed::Error) {
-        return pair::observe_error(ctx, &mut packet, state);
+        pair::observe_error(ctx, &mut packet);
     } else {
-        pair::decide(ctx, &mut packet, sk, state)
-    };
-    let direction = opaque::zero(ctx).u8(decision.direction);
-    settle(ctx, &packet, state, decision);
-    names::answer(ctx, &packet, direction);
+        pair::observe(ctx, &mut packet);
+    }
 }
 
-/// A packet whose socket remembers nothing. An error is part of no flow.
+/// A packet whose socket remembers nothing.
 #[inline(always)]
-fn unseen(parsed: Parsed, stage: u32) {
-    if matches!(parsed, Parsed::Flow) {
-        count::lost(stage);
-    }
+pub fn unseen(sk: *mut bpf_sock) {
+    let is_whole = socket::whole(sk).is_some();
+    count::lost(if is_whole { STAGE_SOCKET_STORAGE } else { STAGE_NO_SOCKET });
 }
 
-/// What a packet means, said before it is counted.
-pub struct Decision {
-    pub step: Step,
-    /// The slot of its flow; [`NO_SLOT`] if it is still to be found.
-    pub number: u32,
-    /// `DIRECTION_*`.
-    pub direction: u8,
-    pub marks: Marks,
-    /// Whether the pair was answered with it or before.
-    pub answered: bool,
-    /// How long the handshake took that it completes; 0 for none.
-    pub handshake_ns: u64,
-}
-
-/// Where the flow is remembered.
-#[repr(u32)]
-#[derive(Clone, Copy)]
-pub enum Step {
-    /// The packet is of no flow.
-    None,
-    /// By the socket.
-    Socket,
-    /// By the socket, and by its pair in the table.
-    Pair,
-    /// Nowhere yet: the pair is new.
-    New,
-}
-
-impl Decision {
-    /// Of no flow.
-    pub const NONE: Self = Self {
-        step: Step::None,
-        number: NO_SLOT,
-        direction: 0,
-        marks: NOTHING,
-        answered: false,
-        handshake_ns: 0,
-    };
-}
-
-/// Counts a packet by what was decided. One way for all: what was known of each value by the way it
-/// was decided on is hidden from the verifier, see `opaque`.
+/// Has the socket remember its flow.
 #[inline(always)]
-fn settle(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState, decision: Decision) {
-    let zero = opaque::zero(ctx);
-    let step = zero.u32(decision.step as u32);
-    let direction = zero.u8(decision.direction);
-    let answered = zero.u32(u32::from(decision.answered)) != 0;
-    let handshake_ns = zero.u64(decision.handshake_ns);
-    let mut marks = zero.u32(decision.marks);
-    let mut number = zero.u32(decision.number);
-    if step == Step::None as u32 {
-        return;
-    }
-    let is_found = number == NO_SLOT;
-    if is_found {
-        number = zero.u32(find(ctx, packet, direction));
-    }
-    let word = word(number, packet, answered);
-    if step == Step::New as u32 {
-        if !pair::keep(ctx, packet, state, direction, word) {
-            marks &= !ATTEMPT;
-        }
-    } else {
-        // SAFETY: a live map value; one aligned word, read and written whole.
-        unsafe {
-            let flow = &raw mut (*state).flow;
-            if core::ptr::read_volatile(flow) != word.0 {
-                core::ptr::write_volatile(flow, word.0);
-            }
-        }
-        if is_found && step == Step::Pair as u32 {
-            pair::remember(ctx, packet, word);
+pub fn note(state: *mut SocketState, word: CachedFlow) {
+    // SAFETY: a live map value; one aligned word, read and written whole.
+    unsafe {
+        let flow = &raw mut (*state).flow;
+        if core::ptr::read_volatile(flow) != word.0 {
+            core::ptr::write_volatile(flow, word.0);
         }
     }
-    let Some(slot) = slot(number) else { return add_totals(marks) };
-    if handshake_ns != 0 {
-        // SAFETY: a live map value.
-        count::add(unsafe { &raw mut (*slot).handshake_ns_total }, handshake_ns);
-    }
-    add(slot, packet, marks);
 }
 
 /// What a packet adds beside itself, a bit each.
@@ -333,15 +254,21 @@ pub fn service(packet: &Packet) -> Option<u32> {
 /// packet counted as lost, if there is no room.
 #[inline(never)]
 pub fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> u32 {
-    let bits = if direction == DIRECTION_EGRESS { service(packet).unwrap_or(0) } else { 0 };
-    let one_by_one = opaque::zero(ctx).u32(bits) & SERVICE_ONE_BY_ONE != 0;
-    let key = key(ctx, packet, direction, if one_by_one { packet.local_port } else { 0 });
-    // SAFETY: the value is copied at once.
-    if let Some(number) = unsafe { FLOWS.get(key).copied() } {
+    let version = hint::version();
+    let mut key = key(ctx, packet, direction, 0);
+    if let Some(number) = hint::of(&key, version) {
         return number;
     }
-    match take_slot(ctx, &key, packet) {
-        Ok(number) => number,
+    let bits = if direction == DIRECTION_EGRESS { service(packet).unwrap_or(0) } else { 0 };
+    let one_by_one = opaque::zero(ctx).u32(bits) & SERVICE_ONE_BY_ONE != 0;
+    key.local_port = if one_by_one { packet.local_port } else { 0 };
+    // SAFETY: the value is copied at once.
+    let found = unsafe { FLOWS.get(key).copied() }.ok_or(STAGE_FLOW_TABLE_FULL);
+    match found.or_else(|_| take_slot(ctx, &key, packet)) {
+        Ok(number) => {
+            hint::tell(&key, version, number);
+            number
+        }
         Err(stage) => {
             count::lost(stage);
             NO_SLOT
@@ -448,7 +375,7 @@ fn count_packet(slot: *mut FlowSlot, way: Way, bytes: u32, time_ns: u64) {
 
 /// Counts the packet and what it means.
 #[inline(always)]
-fn add(slot: *mut FlowSlot, packet: &Packet, marks: Marks) {
+pub fn add(slot: *mut FlowSlot, packet: &Packet, marks: Marks) {
     count_packet(slot, packet.way, packet.bytes, packet.time_ns);
     // SAFETY: a live map value.
     unsafe {

@@ -16,6 +16,7 @@ mod connection;
 mod count;
 mod emit;
 mod flow;
+mod hint;
 mod maps;
 mod names;
 mod older;

@@ -88,6 +88,17 @@ pub static PAIRS: HashMap<PairKey, Pair> = HashMap::with_max_entries(PAIRS_MAX, 
 pub static SERVICES: HashMap<ServicePort, u32> =
     HashMap::with_max_entries(SERVICES_MAX, BPF_F_NO_PREALLOC);
 
+/// Raised by the agent after each change of [`SERVICES`].
+#[map]
+pub static SERVICES_VERSION: Array<u32> = Array::with_max_entries(1, 0);
+
+/// So that busy flows of a node rarely share a place, and all places stay in a processor's cache.
+pub const HINTS_BITS: u32 = 12;
+
+/// Slots by a few bits of their key's, see `hint`.
+#[map]
+pub static HINTS: Array<u64> = Array::with_max_entries(1 << HINTS_BITS, 0);
+
 /// The cgroups of pods.
 #[map]
 pub static POD_CGROUPS: HashMap<u64, u32> =

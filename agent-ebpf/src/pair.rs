@@ -12,14 +12,14 @@ use aya_ebpf::{
 };
 use parapet_common::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot, Pair, PairKey,
-    STAGE_SOCKET_PAIR,
+    STAGE_NO_SOCKET, STAGE_SOCKET_PAIR,
 };
 
 use crate::{
     clock, count,
-    flow::{self, ANSWER, ANY_DIRECTION, ATTEMPT, Decision, Marks, NO_SLOT, NOTHING, RESET, Step},
+    flow::{self, ANSWER, ANY_DIRECTION, ATTEMPT, Marks, NO_SLOT, NOTHING, RESET},
     maps::{PAIRS, SocketState},
-    names::DNS_PORT,
+    names::{self, DNS_PORT},
     opaque,
     packet::{
         self, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet,
@@ -63,9 +63,79 @@ pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<*mut Fl
     Some(slot)
 }
 
+/// Any packet of all protocols but TCP.
+#[inline(never)]
+pub fn observe(ctx: &SkBuffContext, packet: &mut Packet) {
+    let Some(sk) = socket::of(ctx) else { return count::lost(STAGE_NO_SOCKET) };
+    let Some(state) = socket::state(sk) else { return flow::unseen(sk) };
+    let decision = decide(ctx, packet, sk, state);
+    // What was known of each value by the way it was decided on is hidden from the verifier.
+    let zero = opaque::zero(ctx);
+    let step = zero.u32(decision.step as u32);
+    let direction = zero.u8(decision.direction);
+    let answered = zero.u32(u32::from(decision.answered)) != 0;
+    let mut marks = zero.u32(decision.marks);
+    let mut number = zero.u32(decision.number);
+    if step == Step::None as u32 {
+        return;
+    }
+    let is_found = number == NO_SLOT;
+    if is_found {
+        number = zero.u32(flow::find(ctx, packet, direction));
+    }
+    let word = flow::word(number, packet, answered);
+    if step == Step::New as u32 {
+        if !keep(ctx, packet, state, direction, word) {
+            marks &= !ATTEMPT;
+        }
+    } else {
+        flow::note(state, word);
+        if is_found && step == Step::Pair as u32 {
+            remember(ctx, packet, word);
+        }
+    }
+    match flow::slot(number) {
+        Some(slot) => flow::add(slot, packet, marks),
+        None => flow::add_totals(marks),
+    }
+    names::answer(ctx, packet, direction);
+}
+
+/// What a packet means.
+struct Decision {
+    step: Step,
+    /// The slot of its flow; [`NO_SLOT`] if it is still to be found.
+    number: u32,
+    /// `DIRECTION_*`.
+    direction: u8,
+    marks: Marks,
+    /// Whether the pair was answered with it or before.
+    answered: bool,
+}
+
+/// Where the flow is remembered.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+enum Step {
+    /// The packet is of no flow.
+    None,
+    /// By the socket.
+    Socket,
+    /// By the socket, and by its pair in the table.
+    Pair,
+    /// Nowhere yet: the pair is new.
+    New,
+}
+
+impl Decision {
+    /// Of no flow.
+    const NONE: Self =
+        Self { step: Step::None, number: NO_SLOT, direction: 0, marks: NOTHING, answered: false };
+}
+
 /// Says what the packet means, and notes in the pair that it was heard of.
 #[inline(always)]
-pub fn decide(
+fn decide(
     ctx: &SkBuffContext,
     packet: &mut Packet,
     sk: *mut bpf_sock,
@@ -184,7 +254,7 @@ fn of_socket(
     if answered != cached.answered() || is_untold(state, packet.time_ns) {
         tell(ctx, packet, state, direction, cached.answered_is(answered));
     }
-    Decision { step: Step::Socket, number, direction, marks, answered, handshake_ns: 0 }
+    Decision { step: Step::Socket, number, direction, marks, answered }
 }
 
 /// Whether the table was not told for too long of what the socket knows by itself.
@@ -295,12 +365,12 @@ fn of_pair(ctx: &SkBuffContext, packet: &Packet, pair: *mut Pair) -> Decision {
         }
     }
     let number = flow::cached_slot(ctx, cached, packet, direction);
-    Decision { step: Step::Pair, number, direction, marks, answered, handshake_ns: 0 }
+    Decision { step: Step::Pair, number, direction, marks, answered }
 }
 
 /// The pair's flow has another slot now.
 #[inline(always)]
-pub fn remember(ctx: &SkBuffContext, packet: &Packet, word: CachedFlow) {
+fn remember(ctx: &SkBuffContext, packet: &Packet, word: CachedFlow) {
     if let Some(pair) = PAIRS.get_ptr_mut(key(ctx, packet)) {
         // SAFETY: a live map value; one aligned word, written whole.
         unsafe { core::ptr::write_volatile(&raw mut (*pair).flow, word.0) };
@@ -337,7 +407,7 @@ impl Beginning {
             Self::PeerAsked => (DIRECTION_INGRESS, NOTHING),
         };
         let step = Step::New;
-        Decision { step, number: NO_SLOT, direction, marks, answered: false, handshake_ns: 0 }
+        Decision { step, number: NO_SLOT, direction, marks, answered: false }
     }
 }
 
@@ -386,7 +456,7 @@ fn beginning(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> B
 /// Remembers a new pair: in the socket if it is its only one, else in the table, together with the
 /// one that the socket remembered so far. False, and the packet counted as lost, without room.
 #[inline(never)]
-pub fn keep(
+fn keep(
     ctx: &SkBuffContext,
     packet: &Packet,
     state: *mut SocketState,
@@ -464,7 +534,8 @@ fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -
 /// An ICMP error that a raw socket reads: it makes no flow, and refuses the echo request it quotes
 /// if this socket sent that.
 #[inline(never)]
-pub fn observe_error(ctx: &SkBuffContext, packet: &mut Packet, state: *mut SocketState) {
+pub fn observe_error(ctx: &SkBuffContext, packet: &mut Packet) {
+    let Some(state) = socket::of(ctx).and_then(socket::known) else { return };
     if matches!(packet.way, Way::Sent) || !packet::quoted_echo(ctx, packet) {
         return;
     }

@@ -9,13 +9,15 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, bpf_sk_release, bpf_skc_lookup_tcp},
     programs::SkBuffContext,
 };
-use parapet_common::{DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot};
+use parapet_common::{
+    DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot, STAGE_NO_SOCKET,
+};
 
 use crate::{
-    connection,
-    flow::{self, ANSWER, ATTEMPT, CLOSE, Decision, Marks, NO_SLOT, NOTHING, RESET, Step},
+    connection, count,
+    flow::{self, ANSWER, ATTEMPT, CLOSE, Marks, NO_SLOT, NOTHING, RESET},
     maps::SocketState,
-    names::DNS_PORT,
+    names::{self, DNS_PORT},
     opaque,
     packet::{self, Address, Packet, Plain, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
@@ -76,33 +78,68 @@ fn asks(way: Way, flags: u8) -> bool {
     matches!(way, Way::Received) && flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
 }
 
+/// Any packet of TCP.
+#[inline(never)]
+pub fn observe(ctx: &SkBuffContext, packet: &mut Packet) {
+    let Some(sk) = socket::of(ctx) else { return count::lost(STAGE_NO_SOCKET) };
+    let Some(state) = connection::state(ctx, sk) else { return flow::unseen(sk) };
+    // SAFETY: a live map value, and a field that all sockets have.
+    let (phase, tcp_state) = unsafe { ((*state).phase, (*sk).state) };
+    // No TCP socket at all: a raw one, or the kernel's own for resets and TIME_WAIT answers on
+    // behalf of no process. What it reads are copies; what it sends belongs to no flow, but a SYN
+    // that a process made itself is an attempt like any other.
+    let decision = if phase != PHASE_NEW || tcp_state != STATE_CLOSE {
+        decide(ctx, packet, sk, state)
+    } else if matches!(packet.way, Way::Sent) && packet.kind & (TCP_SYN | TCP_ACK) == TCP_SYN {
+        let direction = DIRECTION_EGRESS;
+        Decision { number: NO_SLOT, direction, marks: ATTEMPT, handshake_ns: 0 }
+    } else {
+        return;
+    };
+    // What was known of each value by the way it was decided on is hidden from the verifier.
+    let zero = opaque::zero(ctx);
+    let direction = zero.u8(decision.direction);
+    let marks = zero.u32(decision.marks);
+    let handshake_ns = zero.u64(decision.handshake_ns);
+    let mut number = zero.u32(decision.number);
+    if number == NO_SLOT {
+        number = zero.u32(flow::find(ctx, packet, direction));
+        flow::note(state, flow::word(number, packet, false));
+    }
+    if let Some(slot) = flow::slot(number) {
+        if handshake_ns != 0 {
+            // SAFETY: a live map value.
+            count::add(unsafe { &raw mut (*slot).handshake_ns_total }, handshake_ns);
+        }
+        flow::add(slot, packet, marks);
+    } else {
+        flow::add_totals(marks);
+    }
+    names::answer(ctx, packet, direction);
+}
+
+/// What a packet means.
+struct Decision {
+    /// The slot of its flow; [`NO_SLOT`] if it is still to be found.
+    number: u32,
+    /// `DIRECTION_*`.
+    direction: u8,
+    marks: Marks,
+    /// How long the handshake took that it completes; 0 for none.
+    handshake_ns: u64,
+}
+
 /// Says what the packet means, and writes the connection's next phase.
 #[inline(always)]
-pub fn decide(
+fn decide(
     ctx: &SkBuffContext,
     packet: &mut Packet,
     sk: *mut bpf_sock,
     state: *mut SocketState,
 ) -> Decision {
     let way = packet.way;
-    // SAFETY: a field that all sockets have.
-    let tcp_state = unsafe { (*sk).state };
-    // SAFETY: a live map value.
-    let before = unsafe { (*state).phase };
-    // No TCP socket at all: a raw one, or the kernel's own for resets and TIME_WAIT answers on
-    // behalf of no process. What it reads are copies; what it sends belongs to no flow, but a SYN
-    // that a process made itself is an attempt like any other.
-    if before == PHASE_NEW && tcp_state == STATE_CLOSE {
-        let asks = matches!(way, Way::Sent) && packet.kind & (TCP_SYN | TCP_ACK) == TCP_SYN;
-        let made = Decision {
-            step: Step::Socket,
-            number: NO_SLOT,
-            direction: DIRECTION_EGRESS,
-            marks: ATTEMPT,
-            ..Decision::NONE
-        };
-        return if asks { made } else { Decision::NONE };
-    }
+    // SAFETY: a live map value, and a field that all sockets have.
+    let (before, tcp_state) = unsafe { ((*state).phase, (*sk).state) };
     socket::set_own_port(packet, sk);
     let (next, marks) = if tcp_state == STATE_LISTEN {
         let attempts =
@@ -137,14 +174,8 @@ pub fn decide(
     // A socket that connects again may ask another port of the same peer.
     let is_asked = direction != DIRECTION_EGRESS || cached.peer_port() == packet.pair_port;
     let cached = if is_asked { cached } else { CachedFlow::NONE };
-    Decision {
-        step: Step::Socket,
-        number: flow::cached_slot(ctx, cached, packet, direction),
-        direction,
-        marks,
-        answered: false,
-        handshake_ns,
-    }
+    let number = flow::cached_slot(ctx, cached, packet, direction);
+    Decision { number, direction, marks, handshake_ns }
 }
 
 /// Puts in the place of the packet's peer the one that the connection is with: the one that was

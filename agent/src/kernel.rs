@@ -11,8 +11,8 @@ use std::time::Duration;
 use aya::maps::{Map, MapData, RingBuf};
 use parapet_common::{
     FLOWS_MAX, MAP_EVENTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_POD_CGROUPS, MAP_RETURNED,
-    MAP_SECRETS, MAP_SERVICES, MAP_TAKEN, MAP_TOTALS, SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL,
-    ServicePort,
+    MAP_SECRETS, MAP_SERVICES, MAP_SERVICES_VERSION, MAP_TAKEN, MAP_TOTALS, SHARE_DIVISOR,
+    STAGE_NAMES, STAGE_RING_FULL, ServicePort,
 };
 use parapet_core::record::{self, DnsRecord, Event, EventBody, Record};
 use parapet_core::secrets::{ReaderSeen, VolumeFacts};
@@ -172,7 +172,10 @@ impl Sensor {
             counters,
             tables,
             secrets: loaded.secrets,
-            services: ServicePorts::new(map(&mut programs, MAP_SERVICES)?),
+            services: ServicePorts::new(
+                map(&mut programs, MAP_SERVICES)?,
+                map(&mut programs, MAP_SERVICES_VERSION)?,
+            ),
             pods: PodCgroups::new(map(&mut programs, MAP_POD_CGROUPS)?),
             probes: loaded.probes,
             connections_max: u64::from(load::connections_max(config)),

@@ -4,12 +4,14 @@
 //! In: sockets of a child process in a cgroup of its own. Out: nothing but assertions. Each test
 //! makes its own cgroup and removes it, also when it fails.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use parapet::kernel::Sensor;
+use parapet_common::{SERVICE_ONE_BY_ONE, ServicePort};
 use parapet_core::flow::Direction;
 use parapet_core::record::{Counts, Record};
 use rustix::net::{
@@ -306,6 +308,37 @@ async fn each_try_of_a_socket_to_connect_is_an_attempt() {
     server.accept().unwrap();
     assert!(child.wait().unwrap().success());
     assert_eq!(only_flow(&mut sensor), (Some(Direction::Egress), address.port(), 2, 1, 0));
+}
+
+#[tokio::test]
+async fn a_port_that_becomes_a_divided_services_is_counted_one_by_one_from_then_on() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let cgroup = Cgroup::new("divided");
+    let mut sensor = Sensor::load(&cgroup.config(64)).unwrap();
+    let mut addr = [0; 16];
+    addr[..4].copy_from_slice(&Ipv4Addr::LOCALHOST.octets());
+    let service = ServicePort { addr, port, protocol: 6, family: 4, reserved: 0 };
+    // Attempts, and whether they are one connection's, of each flow that three connections made.
+    let mut connect = |bits| {
+        assert_eq!(sensor.set_services(&HashMap::from([(service, bits)])), 0);
+        for _ in 0..3 {
+            let mut child = child("sensor::connector_process", CONNECT, port);
+            start_in(&cgroup, &mut child);
+            listener.accept().unwrap();
+            child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+            child.wait().unwrap();
+        }
+        let records = sensor.read_now();
+        let flows = records.iter().filter_map(|record| match record {
+            Record::Flow(flow) => Some((flow.counts.attempts, flow.local_port.is_some())),
+            _ => None,
+        });
+        flows.collect::<Vec<_>>()
+    };
+    assert_eq!(connect(0), [(3, false)]);
+    assert_eq!(connect(SERVICE_ONE_BY_ONE), [(1, true); 3]);
+    assert_eq!(connect(0), [(3, false)]);
 }
 
 #[tokio::test]
