@@ -1,4 +1,4 @@
-//! TCP connections: a packet's socket in, what is remembered of its connection out.
+//! TCP connections, and who listens for them: a packet's socket in, what is remembered of it out.
 //!
 //! In a table and not in the socket's own storage: that is two allocations and their release for
 //! each connection, which is more than all else that a short one costs. The kernel numbers sockets
@@ -17,10 +17,7 @@ use parapet_common::{TOTAL_CONNECTIONS_KEPT, TOTAL_CONNECTIONS_LEFT};
 use crate::{
     count,
     maps::{self, CONNECTIONS, Connection, Offset, SocketState},
-    socket::{
-        self, PHASE_ACCEPTED, PHASE_NEW, PHASE_OPEN_INGRESS, STATE_CLOSE, STATE_LISTEN,
-        STATE_SYN_SENT,
-    },
+    socket::{self, PHASE_ACCEPTED, PHASE_NEW, PHASE_OPEN_INGRESS, STATE_CLOSE, STATE_SYN_SENT},
     structs::{self, Pointer},
 };
 
@@ -45,25 +42,19 @@ fn place(cookie: u64) -> Option<*mut Connection> {
     CONNECTIONS.get_ptr_mut(cookie as u32 & maps::connections_mask())
 }
 
-/// What is remembered of a socket that TCP came to or from, made if nothing is. A listener is no
-/// connection, nor is what has no state: a raw socket, or one of the kernel's own.
+/// What is remembered of a socket that TCP came to or from, made if nothing is.
 #[inline(always)]
 pub fn state(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<*mut SocketState> {
-    // SAFETY: a field that all sockets have.
-    let tcp_state = unsafe { (*sk).state };
-    if tcp_state != STATE_LISTEN
-        && let Some(state) = known(ctx).or_else(|| keep(ctx, sk, tcp_state))
-    {
-        return Some(state);
-    }
-    socket::state(sk)
+    known(ctx).or_else(|| keep(ctx, sk)).or_else(|| socket::state(sk))
 }
 
-/// A place in the table; none if it is taken, and none for a connection that had to go elsewhere
-/// before or is over.
+/// A place in the table; none if it is taken, and none for a socket that had to go elsewhere before
+/// or of whose end nobody would tell: a raw one, one of the kernel's own, one that is over.
 #[inline(always)]
-fn keep(ctx: &SkBuffContext, sk: *mut bpf_sock, tcp_state: u32) -> Option<*mut SocketState> {
-    if tcp_state == STATE_CLOSE || socket::known(sk).is_some() {
+fn keep(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<*mut SocketState> {
+    // SAFETY: a field that all sockets have.
+    let is_over = unsafe { (*sk).state } == STATE_CLOSE;
+    if is_over || socket::is_raw(sk) || socket::known(sk).is_some() {
         return None;
     }
     let cookie = socket::cookie(ctx);

@@ -93,12 +93,9 @@ pub fn unseen(sk: *mut bpf_sock) {
 /// Has the socket remember its flow.
 #[inline(always)]
 pub fn note(state: *mut SocketState, word: CachedFlow) {
-    // SAFETY: a live map value; one aligned word, read and written whole.
-    unsafe {
-        let flow = &raw mut (*state).flow;
-        if core::ptr::read_volatile(flow) != word.0 {
-            core::ptr::write_volatile(flow, word.0);
-        }
+    if socket::cached(state).0 != word.0 {
+        // SAFETY: a live map value; one aligned word, written whole.
+        unsafe { core::ptr::write_volatile(&raw mut (*state).flow, word.0) };
     }
 }
 

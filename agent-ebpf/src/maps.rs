@@ -158,7 +158,7 @@ pub static READERS_RETURNED: HashMap<u64, u64> = HashMap::with_max_entries(READE
 #[map]
 pub static SECRETS: RingBuf = RingBuf::with_byte_size(SECRETS_BYTES, 0);
 
-/// What was last seen of each TCP connection, by the last bits of its socket's cookie.
+/// What was last seen of each TCP connection and listener, by the last bits of its cookie.
 #[map]
 pub static CONNECTIONS: Array<Connection> = Array::with_max_entries(CONNECTIONS_MAX, 0);
 

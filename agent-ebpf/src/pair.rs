@@ -43,8 +43,7 @@ const TELL_EVERY_NS: u64 = 1_000_000_000;
 #[inline(always)]
 pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<*mut FlowSlot> {
     let state = socket::known(socket::of(ctx)?)?;
-    // SAFETY: a live map value; one aligned word, so it is read whole.
-    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    let cached = socket::cached(state);
     // Looked at first and for all packets: it is far away if the socket was quiet for a while, and
     // the processor fetches it while headers are read.
     let slot = flow::remembered(cached)?;
@@ -141,8 +140,7 @@ fn decide(
     sk: *mut bpf_sock,
     state: *mut SocketState,
 ) -> Decision {
-    // SAFETY: a live map value; one aligned word, so it is read whole.
-    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    let cached = socket::cached(state);
     if has_ports(packet.protocol) || packet.protocol == IPPROTO_SCTP {
         socket::set_own_port(packet, sk);
     }
@@ -464,14 +462,12 @@ fn keep(
     word: CachedFlow,
 ) -> bool {
     let new_key = key(ctx, packet);
-    // SAFETY: a live map value; the flow is one aligned word, read and written whole.
-    let (before, phase) = unsafe {
-        let before = CachedFlow(core::ptr::read_volatile(&raw const (*state).flow));
-        if word.0 != 0 {
-            core::ptr::write_volatile(&raw mut (*state).flow, word.0);
-        }
-        (before, (*state).phase)
-    };
+    let before = socket::cached(state);
+    if word.0 != 0 {
+        flow::note(state, word);
+    }
+    // SAFETY: a live map value.
+    let phase = unsafe { (*state).phase };
     if !is_in_table(packet.protocol, phase) {
         match flow::remembered(before) {
             None if word.0 != 0 => return true,
@@ -540,8 +536,7 @@ pub fn observe_error(ctx: &SkBuffContext, packet: &mut Packet) {
         return;
     }
     let is_port = packet.quote_is_port != 0;
-    // SAFETY: a live map value; one aligned word, read whole.
-    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    let cached = socket::cached(state);
     if cached.peer_port() == packet.pair_port
         && let Some(slot) = flow::slot(flow::cached_slot(ctx, cached, packet, ANY_DIRECTION))
     {

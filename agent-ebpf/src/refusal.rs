@@ -13,7 +13,7 @@ use crate::{
     connection, count, flow,
     maps::{Offset, SOCKETS, SocketState},
     packet::IPPROTO_TCP,
-    socket::{CachedFlow, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_MS, SYN_REFUSED},
+    socket::{self, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_MS, SYN_REFUSED},
     structs::{Pointer, read, within},
     tcp,
 };
@@ -117,8 +117,7 @@ fn given_up(state: *mut SocketState) {
 
 #[inline(always)]
 fn refused(state: *mut SocketState, is_port: bool, is_final: bool, taken: bool) {
-    // SAFETY: a live map value, null-checked by the caller.
-    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    let cached = socket::cached(state);
     let slot = flow::remembered(cached);
     // SAFETY: live map values.
     unsafe {

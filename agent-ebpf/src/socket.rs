@@ -215,6 +215,13 @@ pub fn known(sk: *mut bpf_sock) -> Option<*mut SocketState> {
     storage(sk, 0)
 }
 
+/// What the memory says of its flow: one aligned word, read whole.
+#[inline(always)]
+pub fn cached(state: *mut SocketState) -> CachedFlow {
+    // SAFETY: a live map value.
+    CachedFlow(unsafe { read_volatile(&raw const (*state).flow) })
+}
+
 #[inline(always)]
 fn storage(sk: *mut bpf_sock, flags: u32) -> Option<*mut SocketState> {
     // SAFETY: `sk` comes from `of`; the map's value type is SocketState.

@@ -36,16 +36,17 @@ pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<(*mut F
     let sk = socket::of(ctx)?;
     let flags = plain.tcp_flags(ctx)?;
     // SAFETY: a field that all sockets have.
-    if unsafe { (*sk).state } == STATE_LISTEN {
-        return if asks(way, flags) { None } else { Some((at_listener(sk, plain)?, NOTHING)) };
-    }
-    if flags & TCP_SYN != 0 {
+    let is_listener = unsafe { (*sk).state } == STATE_LISTEN;
+    if if is_listener { asks(way, flags) } else { flags & TCP_SYN != 0 } {
         return None;
     }
     let state = connection::known(ctx)?;
-    // SAFETY: a live map value; the flow is one aligned word, read whole.
-    let (phase, cached) =
-        unsafe { ((*state).phase, CachedFlow(core::ptr::read_volatile(&raw const (*state).flow))) };
+    if is_listener {
+        return Some((at_listener(state, plain)?, NOTHING));
+    }
+    // SAFETY: a live map value.
+    let phase = unsafe { (*state).phase };
+    let cached = socket::cached(state);
     if !(PHASE_OPEN_EGRESS..=PHASE_ENDED_INGRESS).contains(&phase) || cached.peer_port() == DNS_PORT
     {
         return None;
@@ -62,10 +63,8 @@ pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<(*mut F
 /// The slot of what a listener hears of the peer that it heard of last, or says to it, while a
 /// connection is being made.
 #[inline(always)]
-fn at_listener(sk: *mut bpf_sock, plain: &Plain) -> Option<*mut FlowSlot> {
-    let state = socket::known(sk)?;
-    // SAFETY: a live map value; the flow is one aligned word, read whole.
-    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+fn at_listener(state: *mut SocketState, plain: &Plain) -> Option<*mut FlowSlot> {
+    let cached = socket::cached(state);
     let slot = flow::remembered(cached)?;
     // SAFETY: as above.
     let is_asked = unsafe { (*slot).direction == DIRECTION_INGRESS };
@@ -88,7 +87,8 @@ pub fn observe(ctx: &SkBuffContext, packet: &mut Packet) {
     // No TCP socket at all: a raw one, or the kernel's own for resets and TIME_WAIT answers on
     // behalf of no process. What it reads are copies; what it sends belongs to no flow, but a SYN
     // that a process made itself is an attempt like any other.
-    let decision = if phase != PHASE_NEW || tcp_state != STATE_CLOSE {
+    let is_none = phase == PHASE_NEW && (tcp_state == STATE_CLOSE || socket::is_raw(sk));
+    let decision = if !is_none {
         decide(ctx, packet, sk, state)
     } else if matches!(packet.way, Way::Sent) && packet.kind & (TCP_SYN | TCP_ACK) == TCP_SYN {
         let direction = DIRECTION_EGRESS;
@@ -169,8 +169,7 @@ fn decide(
         }
         0
     };
-    // SAFETY: a live map value; one aligned word, read whole.
-    let cached = CachedFlow(unsafe { core::ptr::read_volatile(&raw const (*state).flow) });
+    let cached = socket::cached(state);
     // A socket that connects again may ask another port of the same peer.
     let is_asked = direction != DIRECTION_EGRESS || cached.peer_port() == packet.pair_port;
     let cached = if is_asked { cached } else { CachedFlow::NONE };
@@ -200,10 +199,9 @@ fn set_connected(packet: &mut Packet, sk: *mut bpf_sock, state: *mut SocketState
         }
         return;
     }
-    // SAFETY: a live map value; the flow is one aligned word, read whole.
-    let (marks, cached) = unsafe {
-        ((*state).last_syn_ms, CachedFlow(core::ptr::read_volatile(&raw const (*state).flow)))
-    };
+    // SAFETY: a live map value.
+    let marks = unsafe { (*state).last_syn_ms };
+    let cached = socket::cached(state);
     // The proxy's answers have the address that was asked for again.
     if marks & TURNED != 0
         && matches!(phase, PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS)
@@ -250,7 +248,9 @@ fn advance(phase: u32, way: Way, flags: u8, connecting: bool) -> (u32, Marks) {
     let ack = flags & TCP_ACK != 0;
     let sent = matches!(way, Way::Sent);
     match phase {
-        PHASE_NEW | PHASE_ENDED_EGRESS | PHASE_ENDED_INGRESS if sent && syn && !ack => {
+        PHASE_NEW | PHASE_LISTENER | PHASE_ENDED_EGRESS | PHASE_ENDED_INGRESS
+            if sent && syn && !ack =>
+        {
             (PHASE_OPENING, ATTEMPT)
         }
         // The SYN was sent before we watched.

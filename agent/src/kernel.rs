@@ -248,7 +248,7 @@ impl Sensor {
     #[must_use]
     pub fn capacity(&self) -> Vec<(&'static str, u64, u64)> {
         let mut sizes = self.tables.sizes();
-        sizes.push(("connections", self.counters.connections(), self.connections_max));
+        sizes.push(("tcp_sockets", self.counters.connections(), self.connections_max));
         let (services, services_max) = self.services.sizes();
         sizes.push(("service_ports", services, services_max));
         let (pods, pods_max) = self.pods.sizes();
