@@ -21,8 +21,8 @@ pub const MAP_EVENTS: &str = "EVENTS";
 pub const MAP_NAMES: &str = "NAMES";
 /// Name of the per-CPU array of loss counters, indexed by the `STAGE_*` constants.
 pub const MAP_LOST: &str = "LOST";
-/// Name of the array of TCP connections, each in the place that its socket's cookie says.
-pub const MAP_CONNECTIONS: &str = "CONNECTIONS";
+/// Name of the array of [`TcpSocket`]s, each in the place that the last bits of its cookie say.
+pub const MAP_TCP_SOCKETS: &str = "TCP_SOCKETS";
 /// Name of the socket-local storage with the flow that any other socket was last seen in.
 pub const MAP_SOCKETS: &str = "SOCKETS";
 /// Name of the table of sockets with several peers: who sent first on each pair.
@@ -189,12 +189,8 @@ pub const TOTAL_REFUSED: u32 = 2;
 pub const TOTAL_SECRET_OPENS: u32 = 3;
 /// Totals: first reads and mappings of secret files, and those found open in a sweep.
 pub const TOTAL_SECRET_USES: u32 = 4;
-/// Index into the totals: connections put into the kernel's table of them.
-pub const TOTAL_CONNECTIONS_KEPT: u32 = 5;
-/// Index into the totals: connections that left it.
-pub const TOTAL_CONNECTIONS_LEFT: u32 = 6;
 /// How many totals there are.
-pub const TOTALS: u32 = 7;
+pub const TOTALS: u32 = 5;
 
 /// Event kind: a flow key was seen for the first time. Body: [`FlowSeen`].
 pub const EVENT_FLOW_SEEN: u32 = 1;
@@ -238,8 +234,8 @@ pub struct FlowKey {
 /// One flow and its counters. The kernel adds, the agent reads through shared memory and never
 /// writes while the slot is live.
 ///
-/// A cache line for what is written once, one for what is sent and one for what is received: both
-/// happen on different CPUs, and a line that two of them write costs each packet more than all else.
+/// A cache line for what is written once, one for what is sent and one for what is received: these
+/// happen on different CPUs, and a line that both write costs each packet more than all else.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowSlot {
@@ -389,6 +385,32 @@ pub struct Pair {
     pub direction: u32,
     /// 1 once an answer was counted.
     pub answered: u32,
+}
+
+/// What the kernel remembers of a socket between packets.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketState {
+    /// The slot of its flow, the slot's generation and more, in the kernel's own form.
+    pub flow: u64,
+    /// On the monotonic clock. TCP: when we sent the first SYN. Else: when the pair table was last
+    /// told that the remembered pair is in use.
+    pub told_ns: u64,
+    /// What it was last seen doing, in the kernel's own form.
+    pub phase: u32,
+    /// Milliseconds from the first SYN to the last one that we sent again (TCP only), with bits of
+    /// the kernel's own.
+    pub last_syn_ms: u32,
+}
+
+/// A TCP connection or a listener.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpSocket {
+    /// Cookie of the socket whose place it is; 0 of a free one.
+    pub owner: u64,
+    /// What is remembered of it.
+    pub state: SocketState,
 }
 
 /// The first bytes of every event.
@@ -565,6 +587,7 @@ const _: () = assert!(core::mem::offset_of!(FlowSlot, charged_id) == 112);
 const _: () = assert!(size_of::<ServicePort>() == 24 && align_of::<ServicePort>() == 8);
 const _: () = assert!(size_of::<Share>() == 16);
 const _: () = assert!(size_of::<PairKey>() == 32 && size_of::<Pair>() == 32);
+const _: () = assert!(size_of::<SocketState>() == 24 && size_of::<TcpSocket>() == 32);
 const _: () = assert!(size_of::<EventHeader>() == 16);
 const _: () = assert!(size_of::<FlowSeen>() == 40);
 const _: () = assert!(size_of::<CgroupEvent>() == 16);

@@ -12,14 +12,18 @@ use aya_ebpf::{
     macros::btf_tracepoint,
     programs::{BtfTracePointContext, SkBuffContext},
 };
-use parapet_common::{TOTAL_CONNECTIONS_KEPT, TOTAL_CONNECTIONS_LEFT};
+use parapet_common::{SocketState, TcpSocket};
 
 use crate::{
-    count,
-    maps::{self, CONNECTIONS, Connection, Offset, SocketState},
+    maps::{self, Offset, TCP_SOCKETS},
     socket::{self, PHASE_ACCEPTED, PHASE_NEW, PHASE_OPEN_INGRESS, STATE_CLOSE, STATE_SYN_SENT},
     structs::{self, Pointer},
 };
+
+/// What an accepted connection may have received before its own first packet: the end of the
+/// handshake, which is still the listener's, may carry data. Of one that received more the
+/// handshake was before our time.
+const FIRST_BYTES_MAX: u64 = 65_536;
 
 /// What the table remembers of the packet's socket.
 #[inline(always)]
@@ -38,8 +42,8 @@ fn of(cookie: u64) -> Option<*mut SocketState> {
 }
 
 #[inline(always)]
-fn place(cookie: u64) -> Option<*mut Connection> {
-    CONNECTIONS.get_ptr_mut(cookie as u32 & maps::connections_mask())
+fn place(cookie: u64) -> Option<*mut TcpSocket> {
+    TCP_SOCKETS.get_ptr_mut(cookie as u32 & maps::tcp_sockets_mask())
 }
 
 /// What is remembered of a socket that TCP came to or from, made if nothing is.
@@ -80,7 +84,6 @@ pub fn take(cookie: u64, phase: u32) -> Option<*mut SocketState> {
         }
         (*place).state = SocketState { flow: 0, told_ns: 0, phase, last_syn_ms: 0 };
         core::ptr::write_volatile(&raw mut (*place).owner, cookie);
-        count::total(TOTAL_CONNECTIONS_KEPT);
         Some(&raw mut (*place).state)
     }
 }
@@ -95,7 +98,6 @@ fn leave(cookie: u64) {
         let owner = &raw mut (*place).owner;
         if core::ptr::read_volatile(owner) == cookie {
             core::ptr::write_volatile(owner, 0);
-            count::total(TOTAL_CONNECTIONS_LEFT);
         }
     }
 }
@@ -112,7 +114,7 @@ pub fn beginning(sk: *mut bpf_sock) -> u32 {
         let tcp = bpf_tcp_sock(sk);
         if tcp.is_null() || (*tcp).bytes_acked != 0 {
             PHASE_NEW
-        } else if (*tcp).bytes_received != 0 {
+        } else if (*tcp).bytes_received > FIRST_BYTES_MAX {
             PHASE_OPEN_INGRESS
         } else {
             PHASE_ACCEPTED

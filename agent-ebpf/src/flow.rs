@@ -12,13 +12,13 @@ use aya_ebpf::{
 use parapet_common::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, FlowKey, FlowSeen, FlowSlot, SERVICE_ONE_BY_ONE,
     SLOT_LIVE, STAGE_FLOW_QUOTA, STAGE_FLOW_TABLE_FULL, STAGE_LATER_FRAGMENT,
-    STAGE_MALFORMED_PACKET, STAGE_NO_SOCKET, STAGE_SOCKET_STORAGE, ServicePort, TOTAL_ANSWERED,
-    TOTAL_ATTEMPTS, TOTAL_REFUSED,
+    STAGE_MALFORMED_PACKET, STAGE_NO_SOCKET, STAGE_SOCKET_STORAGE, ServicePort, SocketState,
+    TOTAL_ANSWERED, TOTAL_ATTEMPTS, TOTAL_REFUSED,
 };
 
 use crate::{
     clock, count, emit, hint,
-    maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS, SocketState},
+    maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS},
     opaque,
     packet::{self, Address, IPPROTO_TCP, IPPROTO_UDP, Packet, Parsed, Plain, Way},
     pair, share,

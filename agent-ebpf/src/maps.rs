@@ -8,34 +8,10 @@ use aya_ebpf::{
 use parapet_common::{
     DNS_BYTES_MAX, DnsAnswer, EVENTS_BYTES, EventHeader, FLOWS_MAX, FlowKey, FlowSlot, NAMES_BYTES,
     PAIRS_MAX, POD_CGROUPS_MAX, Pair, PairKey, READERS_MAX, READS_MAX, ReadCounts, ReadKey,
-    ReaderShare, SECRETS_BYTES, SERVICES_MAX, SHARES_MAX, STAGES, ServicePort, Share,
-    TOTALS as TOTALS_COUNT, VOLUME_WORDS, VOLUMES_MAX, Volume, WATCHED_FILES_MAX, WatchedFile,
+    ReaderShare, SECRETS_BYTES, SERVICES_MAX, SHARES_MAX, STAGES, ServicePort, Share, SocketState,
+    TOTALS as TOTALS_COUNT, TcpSocket, VOLUME_WORDS, VOLUMES_MAX, Volume, WATCHED_FILES_MAX,
+    WatchedFile,
 };
-
-/// Value of [`SOCKETS`].
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct SocketState {
-    /// A `socket::CachedFlow`.
-    pub flow: u64,
-    /// On the monotonic clock. TCP: when we sent the first SYN. Else: when the pair table was last
-    /// told that the remembered pair is in use.
-    pub told_ns: u64,
-    /// One of the `socket::PHASE_*`.
-    pub phase: u32,
-    /// Milliseconds from the first SYN to the last one that we sent again (TCP only), with
-    /// `socket::SYN_REFUSED` and `socket::TURNED`.
-    pub last_syn_ms: u32,
-}
-
-/// Value of [`CONNECTIONS`].
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Connection {
-    /// Cookie of the socket whose place it is; 0 of a free one.
-    pub owner: u64,
-    pub state: SocketState,
-}
 
 /// Flow to slot number. Preallocated: an insert fails for want of room, never for want of memory.
 #[map]
@@ -160,10 +136,10 @@ pub static SECRETS: RingBuf = RingBuf::with_byte_size(SECRETS_BYTES, 0);
 
 /// What was last seen of each TCP connection and listener, by the last bits of its cookie.
 #[map]
-pub static CONNECTIONS: Array<Connection> = Array::with_max_entries(CONNECTIONS_MAX, 0);
+pub static TCP_SOCKETS: Array<TcpSocket> = Array::with_max_entries(TCP_SOCKETS_MAX, 0);
 
-/// Set by the agent to a power of two, and `CONNECTIONS_MASK` to one less.
-const CONNECTIONS_MAX: u32 = FLOWS_MAX.next_power_of_two();
+/// Set by the agent to a power of two, and `TCP_SOCKETS_MASK` to one less.
+const TCP_SOCKETS_MAX: u32 = FLOWS_MAX.next_power_of_two();
 
 /// A BTF map definition, as the loader expects it: each number is the length of an array type.
 /// aya's own type for this kind of map takes no sockets of packet programs.
@@ -185,7 +161,7 @@ impl SocketStorage {
     }
 }
 
-/// What a socket was last seen doing that is no TCP connection of [`CONNECTIONS`].
+/// What a socket was last seen doing that is has no place in [`TCP_SOCKETS`].
 #[unsafe(link_section = ".maps")]
 #[unsafe(export_name = "SOCKETS")]
 pub static SOCKETS: SocketStorage = SocketStorage {
@@ -216,14 +192,14 @@ pub fn flows_share() -> u32 {
     unsafe { core::ptr::read_volatile(&raw const FLOWS_SHARE) }
 }
 
-/// The bits of a cookie that are a place in [`CONNECTIONS`]; set by the agent.
+/// The bits of a cookie that are a place in [`TCP_SOCKETS`]; set by the agent.
 #[unsafe(no_mangle)]
-static CONNECTIONS_MASK: u32 = CONNECTIONS_MAX - 1;
+static TCP_SOCKETS_MASK: u32 = TCP_SOCKETS_MAX - 1;
 
 #[inline(always)]
-pub fn connections_mask() -> u32 {
+pub fn tcp_sockets_mask() -> u32 {
     // SAFETY: as for the offsets below.
-    unsafe { core::ptr::read_volatile(&raw const CONNECTIONS_MASK) }
+    unsafe { core::ptr::read_volatile(&raw const TCP_SOCKETS_MASK) }
 }
 
 /// Entries of [`READS`] that a cgroup may have at once; set by the agent.

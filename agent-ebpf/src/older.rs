@@ -11,9 +11,11 @@ use aya_ebpf::{
     helpers::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_sock_from_file},
 };
 
+use parapet_common::SocketState;
+
 use crate::{
     connection,
-    maps::{LISTENERS, Listener, Offset, SOCKETS, SocketState},
+    maps::{LISTENERS, Listener, Offset, SOCKETS},
     packet::{IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE},
     socket::{
         PHASE_NEW, PHASE_OLDER, PHASE_OLDER_CONNECTED, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS,

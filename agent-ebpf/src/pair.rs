@@ -12,13 +12,13 @@ use aya_ebpf::{
 };
 use parapet_common::{
     DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot, Pair, PairKey,
-    STAGE_NO_SOCKET, STAGE_SOCKET_PAIR,
+    STAGE_NO_SOCKET, STAGE_SOCKET_PAIR, SocketState,
 };
 
 use crate::{
     clock, count,
     flow::{self, ANSWER, ANY_DIRECTION, ATTEMPT, Marks, NO_SLOT, NOTHING, RESET},
-    maps::{PAIRS, SocketState},
+    maps::PAIRS,
     names::{self, DNS_PORT},
     opaque,
     packet::{

@@ -7,11 +7,11 @@
 use aya_ebpf::{
     helpers::bpf_sk_storage_get, macros::btf_tracepoint, programs::BtfTracePointContext,
 };
-use parapet_common::{DIRECTION_EGRESS, TOTAL_REFUSED};
+use parapet_common::{DIRECTION_EGRESS, SocketState, TOTAL_REFUSED};
 
 use crate::{
     connection, count, flow,
-    maps::{Offset, SOCKETS, SocketState},
+    maps::{Offset, SOCKETS},
     packet::IPPROTO_TCP,
     socket::{self, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_MS, SYN_REFUSED},
     structs::{Pointer, read, within},

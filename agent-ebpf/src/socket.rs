@@ -12,8 +12,10 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 
+use parapet_common::SocketState;
+
 use crate::{
-    maps::{SOCKETS, SocketState},
+    maps::SOCKETS,
     packet::{Address, Packet, Way},
 };
 

@@ -10,13 +10,12 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use parapet_common::{
-    DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot, STAGE_NO_SOCKET,
+    DIRECTION_EGRESS, DIRECTION_INGRESS, DIRECTION_UNKNOWN, FlowSlot, STAGE_NO_SOCKET, SocketState,
 };
 
 use crate::{
     connection, count,
     flow::{self, ANSWER, ATTEMPT, CLOSE, Marks, NO_SLOT, NOTHING, RESET},
-    maps::SocketState,
     names::{self, DNS_PORT},
     opaque,
     packet::{self, Address, Packet, Plain, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},

@@ -11,8 +11,8 @@ use std::time::Duration;
 use aya::maps::{Map, MapData, RingBuf};
 use parapet_common::{
     FLOWS_MAX, MAP_EVENTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_POD_CGROUPS, MAP_RETURNED,
-    MAP_SECRETS, MAP_SERVICES, MAP_SERVICES_VERSION, MAP_TAKEN, MAP_TOTALS, SHARE_DIVISOR,
-    STAGE_NAMES, STAGE_RING_FULL, ServicePort,
+    MAP_SECRETS, MAP_SERVICES, MAP_SERVICES_VERSION, MAP_TAKEN, MAP_TCP_SOCKETS, MAP_TOTALS,
+    SHARE_DIVISOR, STAGE_NAMES, STAGE_RING_FULL, ServicePort,
 };
 use parapet_core::record::{self, DnsRecord, Event, EventBody, Record};
 use parapet_core::secrets::{ReaderSeen, VolumeFacts};
@@ -29,6 +29,7 @@ use self::secrets::Secrets;
 use self::service_ports::ServicePorts;
 use self::shares::Shares;
 use self::tables::Tables;
+use self::tcp_sockets::TcpSockets;
 
 pub use self::check::{Requirement, check};
 pub use self::counters::Totals;
@@ -62,6 +63,7 @@ mod shares;
 mod slots;
 mod syscall;
 mod tables;
+mod tcp_sockets;
 #[cfg(feature = "measure")]
 pub mod verified;
 
@@ -82,6 +84,8 @@ pub struct KernelConfig {
     pub idle_max: Duration,
     /// A pair of sockets without a packet for this long is forgotten, see `pairs`.
     pub pair_idle_max: Duration,
+    /// How often the TCP sockets are counted that the kernel remembers.
+    pub count_every: Duration,
     /// One pod, or one cgroup in no pod, gets at most one part in this many of the flows.
     pub share_divisor: u32,
     /// Folder on bpffs for what outlives the agent; none to lose it all at its end.
@@ -98,6 +102,7 @@ impl Default for KernelConfig {
             flows_max: FLOWS_MAX,
             idle_max: Duration::from_secs(300),
             pair_idle_max: Duration::from_secs(60),
+            count_every: Duration::from_secs(30),
             share_divisor: SHARE_DIVISOR,
             pin_root: None,
             secret_rungs: Rung::ALL.to_vec(),
@@ -133,7 +138,7 @@ pub struct Sensor {
     services: ServicePorts,
     pods: PodCgroups,
     probes: Vec<ProbeStatus>,
-    connections_max: u64,
+    tcp_sockets: TcpSockets,
     cgroup_prefix: String,
     timer: tokio::time::Interval,
     /// Keeps programs, and links that are not pinned, alive.
@@ -152,6 +157,9 @@ impl Sensor {
         let mut programs = loaded.programs;
         let Map::HashMap(pairs) = map(&mut programs, MAP_PAIRS)? else {
             return Err(LoadError::object(format!("{MAP_PAIRS} is no hash")));
+        };
+        let Map::Array(tcp_sockets) = map(&mut programs, MAP_TCP_SOCKETS)? else {
+            return Err(LoadError::object(format!("{MAP_TCP_SOCKETS} is no array")));
         };
         let shares = Shares::new(map(&mut programs, MAP_TAKEN)?, map(&mut programs, MAP_RETURNED)?);
         let mut tables = Tables::new(loaded.slots, Pairs::new(pairs, config.pair_idle_max), shares);
@@ -178,7 +186,11 @@ impl Sensor {
             ),
             pods: PodCgroups::new(map(&mut programs, MAP_POD_CGROUPS)?),
             probes: loaded.probes,
-            connections_max: u64::from(load::connections_max(config)),
+            tcp_sockets: TcpSockets::new(
+                tcp_sockets,
+                load::tcp_sockets_max(config),
+                config.count_every,
+            ),
             cgroup_prefix: config.cgroup_prefix.clone(),
             timer,
             programs,
@@ -240,6 +252,7 @@ impl Sensor {
             records.push(Record::Lost { stage, count });
         }
         self.tables.read(&clock, &mut records);
+        self.tcp_sockets.count(clock.monotonic_ns());
         self.secrets.read(self.counters.secret_totals(), &clock, &mut records);
         records
     }
@@ -248,7 +261,8 @@ impl Sensor {
     #[must_use]
     pub fn capacity(&self) -> Vec<(&'static str, u64, u64)> {
         let mut sizes = self.tables.sizes();
-        sizes.push(("tcp_sockets", self.counters.connections(), self.connections_max));
+        let (tcp_sockets, tcp_sockets_max) = self.tcp_sockets.sizes();
+        sizes.push(("tcp_sockets", tcp_sockets, tcp_sockets_max));
         let (services, services_max) = self.services.sizes();
         sizes.push(("service_ports", services, services_max));
         let (pods, pods_max) = self.pods.sizes();

@@ -7,13 +7,15 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use parapet::kernel::Sensor;
+use parapet::kernel::{KernelConfig, Sensor};
 use parapet_core::flow::Direction;
 use parapet_core::record::Record;
+use rustix::net::{AddressFamily, SocketType, connect, socket, sockopt};
 
 use crate::child::{Cgroup, LISTENS, child, listens, start_in};
 
-/// How a child knows that it has so many connections with itself at once.
+/// How a child knows that it has so many connections with itself at once, and whether who asks
+/// speaks before the handshake is over: `64,true`.
 const TALK: &str = "PARAPET_TEST_TALK";
 const CONNECTIONS: u64 = 64;
 /// More than one segment: what an accepted connection begins with may be many.
@@ -22,17 +24,28 @@ const GREETING_BYTES: usize = 30_000;
 /// Not a test of its own: the body of the child.
 #[test]
 fn talk_process() {
-    let Ok(connections) = std::env::var(TALK) else { return };
+    let Ok(order) = std::env::var(TALK) else { return };
+    let (connections, is_eager) = order.split_once(',').unwrap();
+    let is_eager: bool = is_eager.parse().unwrap();
     std::io::stdin().read_exact(&mut [0]).unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let pairs: Vec<_> = (0..connections.parse().unwrap())
         .map(|_: u64| {
-            let mut asking = TcpStream::connect(address).unwrap();
+            let asking = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+            // Then the kernel waits for data to send together with the end of the handshake.
+            sockopt::set_tcp_quickack(&asking, !is_eager).unwrap();
+            connect(&asking, &address).unwrap();
+            let mut asking = TcpStream::from(asking);
+            if is_eager {
+                asking.write_all(b"thanks").unwrap();
+            }
             let (mut asked, _) = listener.accept().unwrap();
             asked.write_all(&[0; GREETING_BYTES]).unwrap();
             asking.read_exact(&mut [0; GREETING_BYTES]).unwrap();
-            asking.write_all(b"thanks").unwrap();
+            if !is_eager {
+                asking.write_all(b"thanks").unwrap();
+            }
             asked.read_exact(&mut [0; 6]).unwrap();
             (asking, asked)
         })
@@ -40,6 +53,12 @@ fn talk_process() {
     println!("{LISTENS}{}", address.port());
     std::io::stdin().read_exact(&mut [0]).unwrap();
     drop(pairs);
+}
+
+/// It counts with each read.
+fn sensor(cgroup: &Cgroup, flows_max: u32) -> Sensor {
+    let config = KernelConfig { count_every: Duration::ZERO, ..cgroup.config(flows_max) };
+    Sensor::load(&config).unwrap()
 }
 
 /// Entries and capacity.
@@ -68,8 +87,13 @@ fn flows(records: &[Record]) -> Vec<(Option<Direction>, u16, u64, u64, u64)> {
 }
 
 /// Has a child talk, and holds what is counted against what it did.
-fn talk(cgroup: &Cgroup, sensor: &mut Sensor, expected_places: impl Fn((u64, u64)) -> bool) {
-    let mut child = child("connections::talk_process", TALK, CONNECTIONS);
+fn talk(
+    cgroup: &Cgroup,
+    sensor: &mut Sensor,
+    is_eager: bool,
+    expected_places: impl Fn((u64, u64)) -> bool,
+) {
+    let mut child = child("connections::talk_process", TALK, format!("{CONNECTIONS},{is_eager}"));
     start_in(cgroup, &mut child);
     let (port, _lines) = listens(&mut child);
     let port = port.parse().unwrap();
@@ -87,28 +111,30 @@ fn talk(cgroup: &Cgroup, sensor: &mut Sensor, expected_places: impl Fn((u64, u64
         (flow.2, flow.3, flow.4) = (0, 0, CONNECTIONS);
     }
     let patience = Instant::now() + Duration::from_secs(10);
+    let mut records = sensor.read_now();
     while places(sensor).0 > 0 && Instant::now() < patience {
         std::thread::sleep(Duration::from_millis(10));
+        records.extend(sensor.read_now());
     }
-    assert_eq!(places(sensor).0, 0, "each place is free once its connection is gone");
-    assert_eq!(flows(&sensor.read_now()), expected, "once all are closed");
+    assert_eq!(places(sensor).0, 0, "each place is free once its socket is gone");
+    assert_eq!(flows(&records), expected, "once all are closed");
 }
 
 #[tokio::test]
 async fn each_connection_and_who_listens_have_a_place_until_they_are_gone() {
     let cgroup = Cgroup::new("places");
-    let mut sensor = Sensor::load(&cgroup.config(65_536)).unwrap();
-    for _ in 0..2 {
-        talk(&cgroup, &mut sensor, |places| places == (2 * CONNECTIONS + 1, 65_536));
+    let mut sensor = sensor(&cgroup, 65_536);
+    for is_eager in [false, true] {
+        talk(&cgroup, &mut sensor, is_eager, |places| places == (2 * CONNECTIONS + 1, 65_536));
     }
 }
 
 #[tokio::test]
 async fn a_connection_that_finds_its_place_taken_is_followed_all_the_same() {
     let cgroup = Cgroup::new("taken");
-    let mut sensor = Sensor::load(&cgroup.config(4)).unwrap();
-    for _ in 0..2 {
-        talk(&cgroup, &mut sensor, |(entries, capacity)| {
+    let mut sensor = sensor(&cgroup, 4);
+    for is_eager in [false, true] {
+        talk(&cgroup, &mut sensor, is_eager, |(entries, capacity)| {
             (1..=4).contains(&entries) && capacity == 4
         });
     }

@@ -3,8 +3,8 @@
 
 use aya::maps::{MapData, PerCpuArray};
 use parapet_common::{
-    STAGE_NAMES, TOTAL_ANSWERED, TOTAL_ATTEMPTS, TOTAL_CONNECTIONS_KEPT, TOTAL_CONNECTIONS_LEFT,
-    TOTAL_REFUSED, TOTAL_SECRET_OPENS, TOTAL_SECRET_USES,
+    STAGE_NAMES, TOTAL_ANSWERED, TOTAL_ATTEMPTS, TOTAL_REFUSED, TOTAL_SECRET_OPENS,
+    TOTAL_SECRET_USES,
 };
 
 type PerCpu = PerCpuArray<MapData, u64>;
@@ -55,11 +55,6 @@ impl Counters {
 
     pub(super) fn secret_totals(&self) -> SecretTotals {
         SecretTotals { opens: self.total(TOTAL_SECRET_OPENS), uses: self.total(TOTAL_SECRET_USES) }
-    }
-
-    /// Connections in the kernel's table of them.
-    pub(super) fn connections(&self) -> u64 {
-        self.total(TOTAL_CONNECTIONS_KEPT).saturating_sub(self.total(TOTAL_CONNECTIONS_LEFT))
     }
 
     fn total(&self, which: u32) -> u64 {

@@ -10,8 +10,8 @@ use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use parapet_common::{
-    MAP_CONNECTIONS, MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_NAMES, MAP_PAIRS,
-    MAP_POD_CGROUPS, MAP_RETURNED, MAP_SERVICES, MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TOTALS,
+    MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_POD_CGROUPS,
+    MAP_RETURNED, MAP_SERVICES, MAP_SLOTS, MAP_SOCKETS, MAP_TAKEN, MAP_TCP_SOCKETS, MAP_TOTALS,
     READS_MAX,
 };
 
@@ -58,7 +58,7 @@ const PINNED: [&str; 14] = [
     MAP_EVENTS,
     MAP_LOST,
     MAP_TOTALS,
-    MAP_CONNECTIONS,
+    MAP_TCP_SOCKETS,
     MAP_SOCKETS,
     MAP_PAIRS,
     MAP_SERVICES,
@@ -197,10 +197,10 @@ pub(super) fn open_as(
     for map in flow_maps {
         loader.map_max_entries(map, config.flows_max);
     }
-    let connections = connections_max(config);
-    loader.map_max_entries(MAP_CONNECTIONS, connections);
-    let connections_mask = connections - 1;
-    loader.override_global("CONNECTIONS_MASK", &connections_mask, true);
+    let tcp_sockets = tcp_sockets_max(config);
+    loader.map_max_entries(MAP_TCP_SOCKETS, tcp_sockets);
+    let tcp_sockets_mask = tcp_sockets - 1;
+    loader.override_global("TCP_SOCKETS_MASK", &tcp_sockets_mask, true);
     let share = flows_share(config);
     loader.override_global("FLOWS_SHARE", &share, true);
     let reads_share = reads_share(config);
@@ -233,9 +233,8 @@ where
     map.try_into().map_err(|error: T::Error| LoadError::object(format!("{name}: {error}")))
 }
 
-/// Room for as many connections as there may be flows: it is a pod's own affair how many it has to
-/// one peer, and what finds no room here finds some elsewhere.
-pub(super) fn connections_max(config: &KernelConfig) -> u32 {
+/// A power of two, as many as there may be flows: what finds no room here finds some elsewhere.
+pub(super) fn tcp_sockets_max(config: &KernelConfig) -> u32 {
     config.flows_max.next_power_of_two()
 }
 
