@@ -46,11 +46,10 @@ pub fn packet_received(ctx: SkBuffContext) -> i32 {
 fn observe(ctx: &SkBuffContext, way: Way) {
     let Some(plain) = Plain::read(ctx, way) else { return observe_any(ctx, way) };
     if plain.protocol == IPPROTO_TCP {
-        if let Some((slot, marks)) = tcp::in_stream(ctx, way, &plain) {
+        if let Some((slot, marks, handshake_ns)) = tcp::in_stream(ctx, way, &plain) {
             count_packet(slot, way, ctx.len(), clock::now_ns());
-            if marks & CLOSE != 0 {
-                // SAFETY: a live map value.
-                count::add(unsafe { &raw mut (*slot).closed_total }, 1);
+            if marks != NOTHING {
+                count_meaning(slot, marks, handshake_ns);
             }
             return;
         }
@@ -352,7 +351,7 @@ pub fn refuse(slot: *mut FlowSlot, is_port: bool) {
 
 /// Counts the packet.
 #[inline(always)]
-fn count_packet(slot: *mut FlowSlot, way: Way, bytes: u32, time_ns: u64) {
+pub fn count_packet(slot: *mut FlowSlot, way: Way, bytes: u32, time_ns: u64) {
     // SAFETY: a live map value.
     unsafe {
         match way {
@@ -370,10 +369,13 @@ fn count_packet(slot: *mut FlowSlot, way: Way, bytes: u32, time_ns: u64) {
     }
 }
 
-/// Counts the packet and what it means.
+/// Counts what a packet means; 0 for how long a handshake took if it completes none.
 #[inline(always)]
-pub fn add(slot: *mut FlowSlot, packet: &Packet, marks: Marks) {
-    count_packet(slot, packet.way, packet.bytes, packet.time_ns);
+pub fn count_meaning(slot: *mut FlowSlot, marks: Marks, handshake_ns: u64) {
+    if handshake_ns != 0 {
+        // SAFETY: a live map value.
+        count::add(unsafe { &raw mut (*slot).handshake_ns_total }, handshake_ns);
+    }
     // SAFETY: a live map value.
     unsafe {
         if marks & ATTEMPT != 0 {

@@ -345,12 +345,12 @@ impl Plain {
         self.tcp(ctx).map(|tcp| unsafe { (*tcp).flags })
     }
 
-    /// The peer's port, if a protocol that has ports follows.
+    /// Our port and the peer's, if a protocol that has ports follows.
     #[inline(always)]
-    pub fn peer_port(&self, ctx: &SkBuffContext, way: Way) -> Option<u16> {
+    pub fn own_and_peer_port(&self, ctx: &SkBuffContext, way: Way) -> Option<[u16; 2]> {
         // SAFETY: as above.
-        let [source, destination] = unsafe { *self.ports(ctx)? };
-        Some(u16::from_be(if matches!(way, Way::Sent) { destination } else { source }))
+        let [source, destination] = unsafe { *self.ports(ctx)? }.map(u16::from_be);
+        Some(if matches!(way, Way::Sent) { [source, destination] } else { [destination, source] })
     }
 }
 

@@ -38,8 +38,8 @@ const EEXIST: i32 = -17;
 /// pair be idle.
 const TELL_EVERY_NS: u64 = 1_000_000_000;
 
-/// The slot of a datagram of a pair that was answered and that the socket remembers: that it passed
-/// is all that it tells. None of all other packets, and of those from DNS servers, which are read.
+/// The slot of a datagram of a pair that was answered: that it passed is all that it tells. None of
+/// all other packets, and of those from DNS servers, which are read.
 #[inline(always)]
 pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<*mut FlowSlot> {
     let state = socket::known(socket::of(ctx)?)?;
@@ -48,18 +48,56 @@ pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<*mut Fl
     // the processor fetches it while headers are read.
     let slot = flow::remembered(cached)?;
     flow::touch(slot, way);
-    if !cached.answered() || cached.peer_port() == DNS_PORT {
+    let [own_port, peer_port] = plain.own_and_peer_port(ctx, way)?;
+    if peer_port == DNS_PORT {
         return None;
     }
-    let is_pair = flow::is_with(slot, plain) && plain.peer_port(ctx, way)? == cached.peer_port();
-    if !is_pair {
+    // SAFETY: a live map value.
+    let has_one_peer = has_one_peer(unsafe { (*state).phase });
+    if peer_port == cached.peer_port() && flow::is_with(slot, plain) {
+        let is_told = has_one_peer || !is_untold(state, clock::now_ns());
+        return if cached.answered() && is_told { Some(slot) } else { None };
+    }
+    if has_one_peer {
         return None;
     }
+    let slot = in_table(
+        way,
+        state,
+        &PairKey {
+            owner: socket::cookie(ctx),
+            peer_addr: flow::bytes(plain.peer),
+            peer_port,
+            local_port: own_port,
+            protocol: IPPROTO_UDP,
+            reserved: [0; 3],
+        },
+    );
+    if slot.is_null() { None } else { Some(slot) }
+}
+
+/// The same of a pair that the table remembers, which is told that it is in use; the socket
+/// remembers it from here on. Null instead of none: what is returned must fit into a register.
+#[inline(never)]
+fn in_table(way: Way, state: *mut SocketState, key: &PairKey) -> *mut FlowSlot {
+    let none = core::ptr::null_mut();
+    let Some(pair) = PAIRS.get_ptr_mut(key) else { return none };
+    // SAFETY: a live map value; an entry forgotten meanwhile is still mapped memory.
+    let (cached, is_answered) = unsafe { (CachedFlow((*pair).flow), (*pair).answered != 0) };
+    let Some(slot) = flow::remembered(cached) else { return none };
+    flow::touch(slot, way);
     // SAFETY: as above.
-    if !has_one_peer(unsafe { (*state).phase }) && is_untold(state, clock::now_ns()) {
-        return None;
+    unsafe {
+        let peer = flow::address(key.peer_addr);
+        let is_with = flow::same_address(&raw const (*slot).peer_addr, &peer)
+            && (*slot).protocol == key.protocol;
+        if !is_answered || !is_with {
+            return none;
+        }
+        (*pair).last_seen_ns = clock::now_ns();
     }
-    Some(slot)
+    flow::note(state, cached.with_answer());
+    slot
 }
 
 /// Any packet of all protocols but TCP.
@@ -94,7 +132,10 @@ pub fn observe(ctx: &SkBuffContext, packet: &mut Packet) {
         }
     }
     match flow::slot(number) {
-        Some(slot) => flow::add(slot, packet, marks),
+        Some(slot) => {
+            flow::count_packet(slot, packet.way, packet.bytes, packet.time_ns);
+            flow::count_meaning(slot, marks, 0);
+        }
         None => flow::add_totals(marks),
     }
     names::answer(ctx, packet, direction);

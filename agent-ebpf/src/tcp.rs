@@ -26,37 +26,42 @@ use crate::{
     },
 };
 
-/// The slot of a packet in an open connection, whose slot the socket remembers, and whether the
-/// connection ends with it, which is then written down. A socket's peer is the same from its first
-/// packet to its last one, so that none of this needs the packet's addresses. None of all other
-/// packets, and of those from DNS servers, which are read.
+/// The slot of a packet of a connection whose slot the socket remembers, what the packet means, and
+/// how long the handshake took that it completes; the connection's next phase is then written down.
+/// A socket's peer is the same from its first packet to its last one, so that none of this needs
+/// the packet's addresses. None of all other packets, and of those from DNS servers, which are
+/// read.
 #[inline(always)]
-pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<(*mut FlowSlot, Marks)> {
+pub fn in_stream(
+    ctx: &SkBuffContext,
+    way: Way,
+    plain: &Plain,
+) -> Option<(*mut FlowSlot, Marks, u64)> {
     let sk = socket::of(ctx)?;
     let flags = plain.tcp_flags(ctx)?;
-    // SAFETY: a field that all sockets have.
-    let is_listener = unsafe { (*sk).state } == STATE_LISTEN;
-    if if is_listener { asks(way, flags) } else { flags & TCP_SYN != 0 } {
-        return None;
-    }
     let state = connection::known(ctx)?;
-    if is_listener {
-        return Some((at_listener(state, plain)?, NOTHING));
+    // SAFETY: a field that all sockets have.
+    if unsafe { (*sk).state } == STATE_LISTEN {
+        let is_request = asks(way, flags);
+        if is_request && connection::is_asked(sk) {
+            return None;
+        }
+        let marks = if is_request { ATTEMPT } else { NOTHING };
+        return Some((at_listener(state, plain)?, marks, 0));
     }
     // SAFETY: a live map value.
     let phase = unsafe { (*state).phase };
     let cached = socket::cached(state);
-    if !(PHASE_OPEN_EGRESS..=PHASE_ENDED_INGRESS).contains(&phase) || cached.peer_port() == DNS_PORT
-    {
+    let is_open = (PHASE_OPEN_EGRESS..=PHASE_ENDED_INGRESS).contains(&phase);
+    let is_answer = phase == PHASE_OPENING && matches!(way, Way::Received);
+    if cached.peer_port() == DNS_PORT || !(is_answer || is_open && flags & TCP_SYN == 0) {
         return None;
     }
     let slot = flow::remembered(cached)?;
     // What has no SYN means the same whichever way it goes.
     let (next, marks) = advance(phase, Way::Received, flags, false);
-    if next != phase {
-        turn(state, phase, next, marks);
-    }
-    Some((slot, marks))
+    let handshake_ns = if next == phase { 0 } else { turn(state, phase, next, marks) };
+    Some((slot, marks, handshake_ns))
 }
 
 /// The slot of what a listener hears of the peer that it heard of last, or says to it, while a
@@ -106,11 +111,8 @@ pub fn observe(ctx: &SkBuffContext, packet: &mut Packet) {
         flow::note(state, flow::word(number, packet, false));
     }
     if let Some(slot) = flow::slot(number) {
-        if handshake_ns != 0 {
-            // SAFETY: a live map value.
-            count::add(unsafe { &raw mut (*slot).handshake_ns_total }, handshake_ns);
-        }
-        flow::add(slot, packet, marks);
+        flow::count_packet(slot, packet.way, packet.bytes, packet.time_ns);
+        flow::count_meaning(slot, marks, handshake_ns);
     } else {
         flow::add_totals(marks);
     }
