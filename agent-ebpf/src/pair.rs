@@ -38,8 +38,8 @@ const EEXIST: i32 = -17;
 /// pair be idle.
 const TELL_EVERY_NS: u64 = 1_000_000_000;
 
-/// The slot of a datagram of a pair that was answered: that it passed is all that it tells. None of
-/// all other packets, and of those from DNS servers, which are read.
+/// The slot of a datagram of a pair that was answered, or of one more question: that it passed is
+/// all that it tells. None of all other packets, and of those from DNS servers, which are read.
 #[inline(always)]
 pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<*mut FlowSlot> {
     let state = socket::known(socket::of(ctx)?)?;
@@ -56,7 +56,8 @@ pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<*mut Fl
     let has_one_peer = has_one_peer(unsafe { (*state).phase });
     if peer_port == cached.peer_port() && flow::is_with(slot, plain) {
         let is_told = has_one_peer || !is_untold(state, clock::now_ns());
-        return if cached.answered() && is_told { Some(slot) } else { None };
+        let says_nothing = cached.answered() || is_from_asking(slot, way);
+        return if says_nothing && is_told { Some(slot) } else { None };
     }
     if has_one_peer {
         return None;
@@ -91,13 +92,24 @@ fn in_table(way: Way, state: *mut SocketState, key: &PairKey) -> *mut FlowSlot {
         let peer = flow::address(key.peer_addr);
         let is_with = flow::same_address(&raw const (*slot).peer_addr, &peer)
             && (*slot).protocol == key.protocol;
-        if !is_answered || !is_with {
+        if !is_with || !(is_answered || is_from_asking(slot, way)) {
             return none;
         }
         (*pair).last_seen_ns = clock::now_ns();
     }
-    flow::note(state, cached.with_answer());
+    flow::note(state, cached.answered_is(is_answered));
     slot
+}
+
+/// Whether a packet goes the way of those that asked: one more of these is no answer.
+#[inline(always)]
+fn is_from_asking(slot: *mut FlowSlot, way: Way) -> bool {
+    // SAFETY: a live map value.
+    let direction = unsafe { (*slot).direction };
+    match way {
+        Way::Sent => direction == DIRECTION_EGRESS,
+        Way::Received => direction == DIRECTION_INGRESS,
+    }
 }
 
 /// Any packet of all protocols but TCP.
