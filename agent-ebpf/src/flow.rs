@@ -17,7 +17,7 @@ use parapet_common::{
 };
 
 use crate::{
-    clock, count, emit, hint,
+    clock, count, echo, emit, hint,
     maps::{FLOWS, FREE_SLOTS, SERVICES, SLOTS},
     opaque,
     packet::{self, Address, IPPROTO_TCP, IPPROTO_UDP, Packet, Parsed, Plain, Way},
@@ -76,7 +76,7 @@ fn observe_any(ctx: &SkBuffContext, way: Way) {
     if packet.protocol == IPPROTO_TCP {
         tcp::observe(ctx, &mut packet);
     } else if matches!(parsed, Parsed::Error) {
-        pair::observe_error(ctx, &mut packet);
+        echo::refuse(ctx, &mut packet);
     } else {
         pair::observe(ctx, &mut packet);
     }

@@ -14,6 +14,7 @@ mod cgroup;
 mod clock;
 mod connection;
 mod count;
+mod echo;
 mod emit;
 mod flow;
 mod hint;

@@ -22,8 +22,8 @@ use crate::{
     names::{self, DNS_PORT},
     opaque,
     packet::{
-        self, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet,
-        Plain, Role, Way,
+        IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_SCTP, IPPROTO_UDP, IPPROTO_UDPLITE, Packet, Plain,
+        Role, Way,
     },
     share,
     socket::{
@@ -391,7 +391,7 @@ fn key(ctx: &SkBuffContext, packet: &Packet) -> PairKey {
 
 /// The pair in the table, if the socket has any there.
 #[inline(always)]
-fn known(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> Option<*mut Pair> {
+pub fn known(ctx: &SkBuffContext, packet: &Packet, state: *mut SocketState) -> Option<*mut Pair> {
     // SAFETY: a live map value.
     if !is_in_table(packet.protocol, unsafe { (*state).phase }) {
         return None;
@@ -578,35 +578,4 @@ fn insert(ctx: &SkBuffContext, key: &PairKey, direction: u8, word: CachedFlow) -
         Err(_) => return false,
     }
     true
-}
-
-/// An ICMP error that a raw socket reads: it makes no flow, and refuses the echo request it quotes
-/// if this socket sent that.
-#[inline(never)]
-pub fn observe_error(ctx: &SkBuffContext, packet: &mut Packet) {
-    let Some(state) = socket::of(ctx).and_then(socket::known) else { return };
-    if matches!(packet.way, Way::Sent) || !packet::quoted_echo(ctx, packet) {
-        return;
-    }
-    let is_port = packet.quote_is_port != 0;
-    let cached = socket::cached(state);
-    if cached.peer_port() == packet.pair_port
-        && let Some(slot) = flow::slot(flow::cached_slot(ctx, cached, packet, ANY_DIRECTION))
-    {
-        if !cached.answered() {
-            // SAFETY: as above, written whole.
-            unsafe { core::ptr::write_volatile(&raw mut (*state).flow, cached.with_answer().0) };
-            flow::refuse(slot, is_port);
-        }
-    } else if let Some(pair) = known(ctx, packet, state) {
-        // SAFETY: a live map value.
-        let (answered, cached) = unsafe { ((*pair).answered != 0, CachedFlow((*pair).flow)) };
-        if !answered
-            && let Some(slot) = flow::slot(flow::cached_slot(ctx, cached, packet, ANY_DIRECTION))
-        {
-            // SAFETY: as above.
-            unsafe { (*pair).answered = 1 };
-            flow::refuse(slot, is_port);
-        }
-    }
 }
