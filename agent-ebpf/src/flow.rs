@@ -117,12 +117,9 @@ pub const NO_SLOT: u32 = u32::MAX;
 pub fn cached_slot(ctx: &SkBuffContext, cached: CachedFlow, packet: &Packet, direction: u8) -> u32 {
     let number = cached.slot();
     let Some(slot) = remembered(cached) else { return NO_SLOT };
-    // SAFETY: a live map value.
-    let same = unsafe {
-        same_address(&raw const (*slot).peer_addr, &packet.peer)
-            && (*slot).protocol == packet.protocol
-            && (direction == ANY_DIRECTION || (*slot).direction == direction)
-    };
+    let same = is_with(slot, &packet.peer, packet.protocol)
+        // SAFETY: a live map value.
+        && (direction == ANY_DIRECTION || unsafe { (*slot).direction } == direction);
     // One value for the verifier, however the comparison ended.
     opaque::zero(ctx).u32(if same { number } else { NO_SLOT })
 }
@@ -158,14 +155,11 @@ pub fn touch(slot: *mut FlowSlot, way: Way) {
     }
 }
 
-/// Whether the slot's flow is with the packet's peer.
+/// Whether the slot's flow is with this peer.
 #[inline(always)]
-pub fn is_with(slot: *mut FlowSlot, plain: &Plain) -> bool {
+pub fn is_with(slot: *mut FlowSlot, peer: &Address, protocol: u8) -> bool {
     // SAFETY: a live map value.
-    unsafe {
-        same_address(&raw const (*slot).peer_addr, &plain.peer)
-            && (*slot).protocol == plain.protocol
-    }
+    unsafe { same_address(&raw const (*slot).peer_addr, peer) && (*slot).protocol == protocol }
 }
 
 /// Two words instead of sixteen bytes; the slot's field is 8-byte aligned.
@@ -259,8 +253,8 @@ pub fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> u32 {
     let one_by_one = opaque::zero(ctx).u32(bits) & SERVICE_ONE_BY_ONE != 0;
     key.local_port = if one_by_one { packet.local_port } else { 0 };
     // SAFETY: the value is copied at once.
-    let found = unsafe { FLOWS.get(key).copied() }.ok_or(STAGE_FLOW_TABLE_FULL);
-    match found.or_else(|_| take_slot(ctx, &key, packet)) {
+    let found = unsafe { FLOWS.get(key).copied() };
+    match found.map_or_else(|| take_slot(ctx, &key, packet), Ok) {
         Ok(number) => {
             hint::tell(&key, version, number);
             number
@@ -322,7 +316,7 @@ fn local_address(ctx: &SkBuffContext, packet: &Packet) -> Address {
 
 /// Counts what has no slot to be counted in.
 #[inline(always)]
-pub fn add_totals(marks: Marks) {
+fn add_totals(marks: Marks) {
     if marks & ATTEMPT != 0 {
         count::total(TOTAL_ATTEMPTS);
     }
@@ -349,9 +343,21 @@ pub fn refuse(slot: *mut FlowSlot, is_port: bool) {
     count::total(TOTAL_REFUSED);
 }
 
+/// Counts a packet and what it means, or only that if its flow has no slot.
+#[inline(always)]
+pub fn settle(number: u32, packet: &Packet, marks: Marks, handshake_ns: u64) {
+    match slot(number) {
+        Some(slot) => {
+            count_packet(slot, packet.way, packet.bytes, packet.time_ns);
+            count_meaning(slot, marks, handshake_ns);
+        }
+        None => add_totals(marks),
+    }
+}
+
 /// Counts the packet.
 #[inline(always)]
-pub fn count_packet(slot: *mut FlowSlot, way: Way, bytes: u32, time_ns: u64) {
+fn count_packet(slot: *mut FlowSlot, way: Way, bytes: u32, time_ns: u64) {
     // SAFETY: a live map value.
     unsafe {
         match way {
@@ -371,7 +377,7 @@ pub fn count_packet(slot: *mut FlowSlot, way: Way, bytes: u32, time_ns: u64) {
 
 /// Counts what a packet means; 0 for how long a handshake took if it completes none.
 #[inline(always)]
-pub fn count_meaning(slot: *mut FlowSlot, marks: Marks, handshake_ns: u64) {
+fn count_meaning(slot: *mut FlowSlot, marks: Marks, handshake_ns: u64) {
     if handshake_ns != 0 {
         // SAFETY: a live map value.
         count::add(unsafe { &raw mut (*slot).handshake_ns_total }, handshake_ns);

@@ -161,7 +161,7 @@ impl SocketStorage {
     }
 }
 
-/// What a socket was last seen doing that is has no place in [`TCP_SOCKETS`].
+/// What a socket was last seen doing that has no place in [`TCP_SOCKETS`].
 #[unsafe(link_section = ".maps")]
 #[unsafe(export_name = "SOCKETS")]
 pub static SOCKETS: SocketStorage = SocketStorage {

@@ -8,17 +8,15 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_SK_STORAGE_GET_F_CREATE},
-    helpers::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_sock_from_file},
+    helpers::{bpf_get_socket_cookie, bpf_sock_from_file},
 };
-
-use parapet_common::SocketState;
 
 use crate::{
     connection,
-    maps::{LISTENERS, Listener, Offset, SOCKETS},
+    maps::{LISTENERS, Listener, Offset},
     packet::{IPPROTO_TCP, IPPROTO_UDP, IPPROTO_UDPLITE},
     socket::{
-        PHASE_NEW, PHASE_OLDER, PHASE_OLDER_CONNECTED, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS,
+        self, PHASE_NEW, PHASE_OLDER, PHASE_OLDER_CONNECTED, PHASE_OPEN_EGRESS, PHASE_OPEN_INGRESS,
         STATE_ESTABLISHED, STATE_LISTEN,
     },
     structs::{self, Pointer, TaskFile, read},
@@ -81,17 +79,7 @@ pub extern "C" fn older_connections(ctx: *mut TaskFile) -> i32 {
             return 0;
         }
     }
-    // SAFETY: the kernel's own socket; the map's value type is SocketState.
-    let state = unsafe {
-        bpf_sk_storage_get(
-            SOCKETS.as_ptr(),
-            socket.sk.cast_mut(),
-            core::ptr::null_mut(),
-            u64::from(BPF_SK_STORAGE_GET_F_CREATE),
-        )
-        .cast::<SocketState>()
-    };
-    if !state.is_null() {
+    if let Some(state) = socket::storage(socket.sk.cast_mut(), BPF_SK_STORAGE_GET_F_CREATE) {
         // SAFETY: a live map value, null-checked.
         unsafe {
             if (*state).phase == PHASE_NEW {

@@ -148,16 +148,14 @@ impl Packet {
 
     #[inline(always)]
     fn set_ipv4(&mut self, header: &Ipv4Header) {
-        let is_sent = matches!(self.way, Way::Sent);
-        self.peer = ipv4(if is_sent { header.destination } else { header.source });
+        self.peer = header.peer(self.way);
         self.family = 4;
         self.protocol = header.protocol;
     }
 
     #[inline(always)]
     fn set_ipv6(&mut self, header: &Ipv6Header) {
-        let is_sent = matches!(self.way, Way::Sent);
-        (self.peer, self.family) = ipv6(if is_sent { header.destination } else { header.source });
+        (self.peer, self.family) = header.peer(self.way);
         self.protocol = header.next_header;
     }
 
@@ -235,6 +233,13 @@ struct Ipv4Header {
     destination: u32,
 }
 
+impl Ipv4Header {
+    #[inline(always)]
+    fn peer(&self, way: Way) -> Address {
+        ipv4(if matches!(way, Way::Sent) { self.destination } else { self.source })
+    }
+}
+
 /// RFC 8200.
 #[repr(C)]
 struct Ipv6Header {
@@ -244,6 +249,14 @@ struct Ipv6Header {
     hop_limit: u8,
     source: [u32; 4],
     destination: [u32; 4],
+}
+
+impl Ipv6Header {
+    /// The family comes out, too, see [`ipv6`].
+    #[inline(always)]
+    fn peer(&self, way: Way) -> (Address, u8) {
+        ipv6(if matches!(way, Way::Sent) { self.destination } else { self.source })
+    }
 }
 
 /// The part of the TCP header up to its flags (RFC 9293).
@@ -304,7 +317,6 @@ impl Plain {
     /// None, and nothing said, of all other packets.
     #[inline(always)]
     pub fn read(ctx: &SkBuffContext, way: Way) -> Option<Self> {
-        let is_sent = matches!(way, Way::Sent);
         let header = in_place::<Ipv4Header>(ctx, 0)?;
         // SAFETY: `in_place` checked that the whole of each is there.
         unsafe {
@@ -312,17 +324,15 @@ impl Plain {
                 if u16::from_be((*header).fragment) & IPV4_FRAGMENT_OFFSET != 0 {
                     return None;
                 }
-                let peer = if is_sent { (*header).destination } else { (*header).source };
-                let protocol = (*header).protocol;
+                let (peer, protocol) = ((*header).peer(way), (*header).protocol);
                 let offset = size_of::<Ipv4Header>();
-                return Some(Self { protocol, family: 4, peer: ipv4(peer), offset });
+                return Some(Self { protocol, family: 4, peer, offset });
             }
             let header = in_place::<Ipv6Header>(ctx, 0)?;
             if (*header).version as u8 >> 4 != 6 {
                 return None;
             }
-            let peer = if is_sent { (*header).destination } else { (*header).source };
-            let (peer, family) = ipv6(peer);
+            let (peer, family) = (*header).peer(way);
             let protocol = (*header).next_header;
             Some(Self { protocol, family, peer, offset: size_of::<Ipv6Header>() })
         }

@@ -54,7 +54,7 @@ pub fn in_stream(ctx: &SkBuffContext, way: Way, plain: &Plain) -> Option<*mut Fl
     }
     // SAFETY: a live map value.
     let has_one_peer = has_one_peer(unsafe { (*state).phase });
-    if peer_port == cached.peer_port() && flow::is_with(slot, plain) {
+    if peer_port == cached.peer_port() && flow::is_with(slot, &plain.peer, IPPROTO_UDP) {
         let is_told = has_one_peer || !is_untold(state, clock::now_ns());
         let says_nothing = cached.answered() || is_from_asking(slot, way);
         return if says_nothing && is_told { Some(slot) } else { None };
@@ -87,16 +87,12 @@ fn in_table(way: Way, state: *mut SocketState, key: &PairKey) -> *mut FlowSlot {
     let (cached, is_answered) = unsafe { (CachedFlow((*pair).flow), (*pair).answered != 0) };
     let Some(slot) = flow::remembered(cached) else { return none };
     flow::touch(slot, way);
-    // SAFETY: as above.
-    unsafe {
-        let peer = flow::address(key.peer_addr);
-        let is_with = flow::same_address(&raw const (*slot).peer_addr, &peer)
-            && (*slot).protocol == key.protocol;
-        if !is_with || !(is_answered || is_from_asking(slot, way)) {
-            return none;
-        }
-        (*pair).last_seen_ns = clock::now_ns();
+    let is_with = flow::is_with(slot, &flow::address(key.peer_addr), key.protocol);
+    if !is_with || !(is_answered || is_from_asking(slot, way)) {
+        return none;
     }
+    // SAFETY: as above.
+    unsafe { (*pair).last_seen_ns = clock::now_ns() };
     flow::note(state, cached.answered_is(is_answered));
     slot
 }
@@ -143,13 +139,7 @@ pub fn observe(ctx: &SkBuffContext, packet: &mut Packet) {
             remember(ctx, packet, word);
         }
     }
-    match flow::slot(number) {
-        Some(slot) => {
-            flow::count_packet(slot, packet.way, packet.bytes, packet.time_ns);
-            flow::count_meaning(slot, marks, 0);
-        }
-        None => flow::add_totals(marks),
-    }
+    flow::settle(number, packet, marks, 0);
     names::answer(ctx, packet, direction);
 }
 

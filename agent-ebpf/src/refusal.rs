@@ -4,14 +4,12 @@
 //! Only connected sockets are told; an ICMP error for an unconnected UDP socket stays unseen and
 //! its attempt `unanswered`.
 
-use aya_ebpf::{
-    helpers::bpf_sk_storage_get, macros::btf_tracepoint, programs::BtfTracePointContext,
-};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use parapet_common::{DIRECTION_EGRESS, SocketState, TOTAL_REFUSED};
 
 use crate::{
     connection, count, flow,
-    maps::{Offset, SOCKETS},
+    maps::Offset,
     packet::IPPROTO_TCP,
     socket::{self, PHASE_ENDED_EGRESS, PHASE_OPENING, SYN_MS, SYN_REFUSED},
     structs::{Pointer, read, within},
@@ -39,7 +37,10 @@ const ETIMEDOUT: i32 = 110;
 #[btf_tracepoint(function = "inet_sk_error_report")]
 pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
     let sk: Pointer = ctx.arg(0);
-    let Some(state) = connection::of_kernel(sk).or_else(|| stored(sk)) else { return 0 };
+    let Some(state) = connection::of_kernel(sk).or_else(|| socket::storage(sk.cast_mut(), 0))
+    else {
+        return 0;
+    };
     let Some((error, is_final)) = error(sk) else { return 0 };
     match error {
         ECONNREFUSED | ENOPROTOOPT => refused(state, true, is_final, false),
@@ -52,15 +53,6 @@ pub fn socket_error(ctx: BtfTracePointContext) -> i32 {
         _ => {}
     }
     0
-}
-
-/// What the socket's own storage has.
-#[inline(always)]
-fn stored(sk: Pointer) -> Option<*mut SocketState> {
-    // SAFETY: the tracepoint's argument is a trusted socket; nothing is created.
-    let state =
-        unsafe { bpf_sk_storage_get(SOCKETS.as_ptr(), sk.cast_mut(), core::ptr::null_mut(), 0) };
-    if state.is_null() { None } else { Some(state.cast()) }
 }
 
 /// The error that the socket is told of, and whether it is the end of an attempt; 0 if the process

@@ -4,14 +4,13 @@
 //! at once, and half of one flow with half of another would count packets for the wrong peer.
 //! Whatever the word says is held against the slot itself before it is believed.
 
-use core::ptr::read_volatile;
+use core::{ffi::c_void, ptr::read_volatile};
 
 use aya_ebpf::{
     bindings::{BPF_SK_STORAGE_GET_F_CREATE, bpf_sock},
     helpers::{bpf_get_socket_cookie, bpf_sk_fullsock, bpf_sk_storage_get},
     programs::SkBuffContext,
 };
-
 use parapet_common::SocketState;
 
 use crate::{
@@ -208,13 +207,13 @@ pub fn cookie(ctx: &SkBuffContext) -> u64 {
 /// socket.
 #[inline(always)]
 pub fn state(sk: *mut bpf_sock) -> Option<*mut SocketState> {
-    storage(sk, BPF_SK_STORAGE_GET_F_CREATE)
+    storage(sk.cast(), BPF_SK_STORAGE_GET_F_CREATE)
 }
 
 /// The socket's memory, if it has any.
 #[inline(always)]
 pub fn known(sk: *mut bpf_sock) -> Option<*mut SocketState> {
-    storage(sk, 0)
+    storage(sk.cast(), 0)
 }
 
 /// What the memory says of its flow: one aligned word, read whole.
@@ -224,11 +223,12 @@ pub fn cached(state: *mut SocketState) -> CachedFlow {
     CachedFlow(unsafe { read_volatile(&raw const (*state).flow) })
 }
 
+/// The same of a socket that comes from `of`, or one of the kernel's own that the verifier knows.
 #[inline(always)]
-fn storage(sk: *mut bpf_sock, flags: u32) -> Option<*mut SocketState> {
-    // SAFETY: `sk` comes from `of`; the map's value type is SocketState.
+pub fn storage(sk: *mut c_void, flags: u32) -> Option<*mut SocketState> {
+    // SAFETY: a socket; the map's value type is SocketState.
     let state = unsafe {
-        bpf_sk_storage_get(SOCKETS.as_ptr(), sk.cast(), core::ptr::null_mut(), u64::from(flags))
+        bpf_sk_storage_get(SOCKETS.as_ptr(), sk, core::ptr::null_mut(), u64::from(flags))
     };
     if state.is_null() { None } else { Some(state.cast()) }
 }

@@ -70,9 +70,9 @@ pub fn in_stream(
 fn at_listener(state: *mut SocketState, plain: &Plain) -> Option<*mut FlowSlot> {
     let cached = socket::cached(state);
     let slot = flow::remembered(cached)?;
-    // SAFETY: as above.
+    // SAFETY: a live map value.
     let is_asked = unsafe { (*slot).direction == DIRECTION_INGRESS };
-    if is_asked && flow::is_with(slot, plain) { Some(slot) } else { None }
+    if is_asked && flow::is_with(slot, &plain.peer, plain.protocol) { Some(slot) } else { None }
 }
 
 /// Whether a packet asks for a connection.
@@ -93,7 +93,7 @@ pub fn observe(ctx: &SkBuffContext, packet: &mut Packet) {
     // that a process made itself is an attempt like any other.
     let is_none = phase == PHASE_NEW && (tcp_state == STATE_CLOSE || socket::is_raw(sk));
     let decision = if !is_none {
-        decide(ctx, packet, sk, state)
+        decide(ctx, packet, sk, state, (phase, tcp_state))
     } else if matches!(packet.way, Way::Sent) && packet.kind & (TCP_SYN | TCP_ACK) == TCP_SYN {
         let direction = DIRECTION_EGRESS;
         Decision { number: NO_SLOT, direction, marks: ATTEMPT, handshake_ns: 0 }
@@ -110,12 +110,7 @@ pub fn observe(ctx: &SkBuffContext, packet: &mut Packet) {
         number = zero.u32(flow::find(ctx, packet, direction));
         flow::note(state, flow::word(number, packet, false));
     }
-    if let Some(slot) = flow::slot(number) {
-        flow::count_packet(slot, packet.way, packet.bytes, packet.time_ns);
-        flow::count_meaning(slot, marks, handshake_ns);
-    } else {
-        flow::add_totals(marks);
-    }
+    flow::settle(number, packet, marks, handshake_ns);
     names::answer(ctx, packet, direction);
 }
 
@@ -137,10 +132,9 @@ fn decide(
     packet: &mut Packet,
     sk: *mut bpf_sock,
     state: *mut SocketState,
+    (before, tcp_state): (u32, u32),
 ) -> Decision {
     let way = packet.way;
-    // SAFETY: a live map value, and a field that all sockets have.
-    let (before, tcp_state) = unsafe { ((*state).phase, (*sk).state) };
     socket::set_own_port(packet, sk);
     let (next, marks) = if tcp_state == STATE_LISTEN {
         let attempts =
