@@ -263,8 +263,8 @@ pub struct FlowSlot {
     /// Always zero.
     pub reserved: [u32; 3],
 
-    /// When a packet was sent last: nanoseconds on the monotonic clock, coarse (a few
-    /// milliseconds).
+    /// When a packet was sent last: nanoseconds on the monotonic clock, a tick or two (a few
+    /// milliseconds) late.
     pub last_sent_ns: u64,
     /// Packets from the local socket, as the IP layer handed them over (before segmentation
     /// offload).
@@ -377,7 +377,7 @@ pub struct PairKey {
 pub struct Pair {
     /// The flow's slot, its generation and whether an answer was counted, in the kernel's own form.
     pub flow: u64,
-    /// Nanoseconds on the monotonic clock, coarse.
+    /// As `FlowSlot::last_sent_ns`.
     pub last_seen_ns: u64,
     /// See [`FlowSlot::charged_id`].
     pub charged_id: u64,

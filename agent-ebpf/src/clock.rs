@@ -1,15 +1,45 @@
-//! The time a packet was seen, from the cheapest clock that the running kernel offers. It never
-//! reads a clock that another clock of the system can set.
+//! The time a packet was seen, without the reading of a clock: the kernel's ticks, which are a
+//! number in its memory and no call to a program.
+//!
+//! The agent says how long a tick is, and has [`set_clock`] look once how far the monotonic clock is
+//! ahead of them. From there on the two go together: the kernel counts its ticks by that clock.
 
-use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns};
+use core::ptr::{read_volatile, write_volatile};
+
+use aya_ebpf::{
+    helpers::{bpf_jiffies64, bpf_ktime_get_ns},
+    macros::cgroup_skb,
+    programs::SkBuffContext,
+};
 
 use crate::maps;
 
-/// Nanoseconds on the monotonic clock; a few milliseconds late where the kernel has the coarse
-/// clock (Linux 5.11), which costs half.
+/// The monotonic time at which the kernel would have counted its tick number zero; it wraps, for the
+/// kernel begins with another number.
+#[unsafe(no_mangle)]
+static mut TICKS_SINCE_NS: u64 = 0;
+
+/// Nanoseconds on the monotonic clock; a tick or two (a few milliseconds) late, never early.
 #[inline(always)]
 pub fn now_ns() -> u64 {
-    // SAFETY: helpers without arguments. The verifier knows the constant and leaves out the branch
-    // that is not taken, so that an older kernel never meets a helper it does not know.
-    unsafe { if maps::has_coarse_time() { bpf_ktime_get_coarse_ns() } else { bpf_ktime_get_ns() } }
+    // SAFETY: a static of this object: one aligned word, read whole.
+    ticks_ns().wrapping_add(unsafe { read_volatile(&raw const TICKS_SINCE_NS) })
+}
+
+#[inline(always)]
+fn ticks_ns() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() }.wrapping_mul(maps::tick_ns())
+}
+
+/// Run by the agent before any packet is seen, and by nobody else.
+#[cgroup_skb(egress)]
+pub fn set_clock(_: SkBuffContext) -> i32 {
+    // SAFETY: a helper without arguments.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    // The tick may be about to be counted.
+    let since_ns = now_ns.wrapping_sub(ticks_ns()).wrapping_sub(maps::tick_ns());
+    // SAFETY: a static of this object: one aligned word, written whole.
+    unsafe { write_volatile(&raw mut TICKS_SINCE_NS, since_ns) };
+    1
 }

@@ -55,7 +55,7 @@ pub fn state(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<*mut SocketState>
 /// A place in the table; none if it is taken, and none for a socket that had to go elsewhere before
 /// or of whose end nobody would tell: a raw one, one of the kernel's own, one that is over.
 #[inline(always)]
-fn keep(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<*mut SocketState> {
+pub fn keep(ctx: &SkBuffContext, sk: *mut bpf_sock) -> Option<*mut SocketState> {
     // SAFETY: a field that all sockets have.
     let is_over = unsafe { (*sk).state } == STATE_CLOSE;
     if is_over || socket::is_raw(sk) || socket::known(sk).is_some() {

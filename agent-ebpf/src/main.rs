@@ -22,6 +22,7 @@ mod maps;
 mod names;
 mod older;
 mod opaque;
+mod opening;
 mod packet;
 mod pair;
 mod refusal;

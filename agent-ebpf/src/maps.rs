@@ -172,14 +172,14 @@ pub static SOCKETS: SocketStorage = SocketStorage {
     map_flags: core::ptr::null(),
 };
 
-/// Whether the kernel has `bpf_ktime_get_coarse_ns`, set by the agent.
+/// How long a tick of the kernel is; set by the agent.
 #[unsafe(no_mangle)]
-static HAS_COARSE_TIME: u32 = 0;
+static TICK_NS: u64 = 0;
 
 #[inline(always)]
-pub fn has_coarse_time() -> bool {
-    // SAFETY: a static of this object; volatile because the loader changes it after compilation.
-    unsafe { core::ptr::read_volatile(&raw const HAS_COARSE_TIME) != 0 }
+pub fn tick_ns() -> u64 {
+    // SAFETY: as for the offsets below.
+    unsafe { core::ptr::read_volatile(&raw const TICK_NS) }
 }
 
 /// Flows a pod may have at once; set by the agent.

@@ -135,21 +135,29 @@ pub fn whole(sk: *mut bpf_sock) -> Option<*mut bpf_sock> {
 /// who was asked.
 #[inline(always)]
 pub fn set_asked(packet: &mut Packet, sk: *mut bpf_sock) {
+    if let Some((peer, port)) = asked(sk, packet.family) {
+        packet.set_peer(peer, port);
+    }
+}
+
+/// The peer and its port that a connected socket has; none of all others.
+#[inline(always)]
+pub fn asked(sk: *mut bpf_sock, family: u8) -> Option<(Address, u16)> {
     // SAFETY: a field that all sockets have, in network order.
     let port = u16::from_be(unsafe { (*sk).dst_port });
     if port == 0 {
-        return;
+        return None;
     }
     // SAFETY: as above. The verifier knows the socket's address as fields of four bytes and lets no
     // two of them be read at once.
     let peer = unsafe {
-        if packet.family == 4 {
+        if family == 4 {
             [u64::from((*sk).dst_ip4), 0]
         } else {
             address([0, 1, 2, 3].map(|word| read_volatile(&raw const (*sk).dst_ip6[word])))
         }
     };
-    packet.set_peer(peer, port);
+    Some((peer, port))
 }
 
 /// The address that a connected socket has; zero of all others.
@@ -178,13 +186,19 @@ fn address(words: [u32; 4]) -> Address {
 /// asked.
 #[inline(always)]
 pub fn set_own_port(packet: &mut Packet, sk: *mut bpf_sock) {
-    // SAFETY: a field that all sockets have, in host order.
-    let port = unsafe { (*sk).src_port } as u16;
+    let port = own_port(sk);
     let is_sent = matches!(packet.way, Way::Sent);
     // A raw socket has its protocol there.
     if is_sent && port != 0 && port != packet.local_port && !is_raw(sk) {
         packet.local_port = port;
     }
+}
+
+/// The port that a socket has; 0 of those that have none.
+#[inline(always)]
+pub fn own_port(sk: *mut bpf_sock) -> u16 {
+    // SAFETY: a field that all sockets have, in host order.
+    unsafe { (*sk).src_port as u16 }
 }
 
 /// Whether the socket sends and reads whole packets.

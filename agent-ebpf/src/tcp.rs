@@ -17,7 +17,7 @@ use crate::{
     connection, count,
     flow::{self, ANSWER, ATTEMPT, CLOSE, Marks, NO_SLOT, NOTHING, RESET},
     names::{self, DNS_PORT},
-    opaque,
+    opaque, opening,
     packet::{self, Address, Packet, Plain, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
         self, CachedFlow, PHASE_ACCEPTED, PHASE_ENDED_EGRESS, PHASE_ENDED_INGRESS, PHASE_LISTENER,
@@ -39,7 +39,11 @@ pub fn in_stream(
 ) -> Option<(*mut FlowSlot, Marks, u64)> {
     let sk = socket::of(ctx)?;
     let flags = plain.tcp_flags(ctx)?;
-    let state = connection::known(ctx)?;
+    let Some(state) = connection::known(ctx) else {
+        let slot = opening::first(ctx, way, plain, flags);
+        let marks = if matches!(way, Way::Sent) && flags & TCP_SYN != 0 { ATTEMPT } else { ANSWER };
+        return if slot.is_null() { None } else { Some((slot, marks, 0)) };
+    };
     // SAFETY: a field that all sockets have.
     if unsafe { (*sk).state } == STATE_LISTEN {
         let is_request = asks(way, flags);

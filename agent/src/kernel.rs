@@ -64,6 +64,7 @@ mod slots;
 mod syscall;
 mod tables;
 mod tcp_sockets;
+mod ticks;
 #[cfg(feature = "measure")]
 pub mod verified;
 

@@ -6,8 +6,6 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt as _;
 
 use aya::maps::Map;
-use aya::programs::ProgramType;
-use aya::sys::{BpfHelper, is_helper_supported};
 use aya::{Btf, Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
 use parapet_common::{
     MAP_EVENTS, MAP_FLOWS, MAP_FREE_SLOTS, MAP_LOST, MAP_NAMES, MAP_PAIRS, MAP_POD_CGROUPS,
@@ -23,6 +21,7 @@ use super::secrets::cast;
 use super::secrets::layout::Constants;
 use super::secrets::{Rung, Secrets};
 use super::slots::Slots;
+use super::ticks;
 use super::{KernelConfig, ProbeStatus};
 
 /// The programs, inside of the agent's binary.
@@ -187,11 +186,6 @@ pub(super) fn open_as(
     let offsets = layout::offsets(&types).map_err(no_btf)?;
     let constants = Constants::new(&types);
     let btf = Btf::from_sys_fs().map_err(|error| no_btf(error.to_string()))?;
-    // Linux 5.11; asked for instead of compared, since distributions carry it to older kernels.
-    let has_coarse_time = u32::from(
-        is_helper_supported(ProgramType::CgroupSkb, BpfHelper::BPF_FUNC_ktime_get_coarse_ns)
-            .unwrap_or(false),
-    );
     let mut loader = EbpfLoader::new();
     loader.btf(Some(&btf)).verifier_log_level(log);
     for map in flow_maps {
@@ -214,12 +208,14 @@ pub(super) fn open_as(
     for (global, value) in &constants.values {
         loader.override_global(global, value, true);
     }
-    loader.override_global("HAS_COARSE_TIME", &has_coarse_time, true);
+    let tick_ns = ticks::tick_ns();
+    loader.override_global("TICK_NS", &tick_ns, true);
     let object = cast::patched(OBJECT, constants.cast);
-    let programs = loader.load(&object).map_err(|error| {
-        let problem = chain(&error);
+    let refused = |problem: String| {
         if may_not(&problem) { not_permitted(&problem) } else { LoadError::object(problem) }
-    })?;
+    };
+    let mut programs = loader.load(&object).map_err(|error| refused(chain(&error)))?;
+    ticks::set_clock(&mut programs).map_err(refused)?;
     Ok(Opened { programs, btf, constants })
 }
 

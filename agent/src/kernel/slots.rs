@@ -467,8 +467,7 @@ fn record(
     }
     let counts = total.since(&taken.counted);
     let last_seen = clock.timestamp(slot.last_seen_ns().max(taken.last_seen_ns));
-    // The kernel's time is coarse, so the first packet may look a few milliseconds older than it
-    // is.
+    // The time is that of a tick, so the first packet may look a few milliseconds older than it is.
     let since = since.max(clock.timestamp(slot.first_seen_ns)).min(last_seen);
     *taken = Taken {
         counted: total,
