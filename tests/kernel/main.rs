@@ -17,6 +17,7 @@ mod connections;
 mod crafted;
 mod demo;
 mod matrix;
+mod mesh;
 mod names;
 mod node;
 mod prometheus;

@@ -16,7 +16,7 @@ use support::task::{
 
 use crate::agent::new_node;
 use crate::crafted::{self, to};
-use crate::watched::{Flows, Watched};
+use crate::watched::{Flows, Watched, outcomes};
 
 const PORT: u16 = 5353;
 
@@ -60,17 +60,19 @@ async fn extension_headers_are_passed_over() {
     };
     let packets = vec![
         packet(17, &[]),
-        // Hop-by-hop options; destination options; both; a fragment that is the whole packet.
+        // Hop-by-hop options; destination options; both; a route that leads nowhere else any more.
         packet(0, &[crafted::padding(17)]),
         packet(60, &[crafted::padding(17)]),
         packet(0, &[crafted::padding(60), crafted::padding(17)]),
+        packet(43, &[[17, 0, 0, 0, 0, 0, 0, 0]]),
     ];
-    assert_eq!(inject(&client, packets), 4);
-    // Headers: none, one, one, two. Each packet left a socket of its own; the server knows better.
-    let bytes = 4 * (40 + 13) + 4 * 8;
+    assert_eq!(inject(&client, packets), 5);
+    // Headers: none, one, one, two, one. Each packet left a socket of its own; the server knows
+    // better.
+    let bytes = 5 * (40 + 13) + 5 * 8;
     let expected = flows([
-        ("client > server 17/5353", asks(4, 4, bytes)),
-        ("server < client 17/5353", asked(1, 4, bytes)),
+        ("client > server 17/5353", asks(5, 5, bytes)),
+        ("server < client 17/5353", asked(1, 5, bytes)),
     ]);
     assert_eq!(watched.read(), expected);
     assert_eq!(watched.lost, BTreeMap::new());
@@ -192,18 +194,18 @@ async fn an_error_that_quotes_a_packet_makes_no_flow() {
         }
     };
     let mut packets = Vec::new();
-    // Unreachable (host, port), too big, time exceeded, parameter problem.
-    for (kind, code) in [(3, 1), (3, 3), (3, 4), (11, 0), (12, 0)] {
+    // Unreachable (host, port), too big, redirect, time exceeded, parameter problem.
+    for (kind, code) in [(3, 1), (3, 3), (3, 4), (5, 1), (11, 0), (12, 0)] {
         let target = IpAddr::from(peer.v4);
         let icmp = crafted::icmp(own.v4.into(), target, kind, code, &quoted(target));
         packets.push(to(target, crafted::ipv4(own.v4, peer.v4, 1, 0, &icmp)));
     }
-    for (kind, code) in [(1, 0), (1, 4), (2, 0), (3, 0), (4, 1)] {
+    for (kind, code) in [(1, 0), (1, 4), (2, 0), (3, 0), (4, 1), (137, 0)] {
         let target = IpAddr::from(peer.v6);
         let icmp = crafted::icmp(own.v6.into(), target, kind, code, &quoted(target));
         packets.push(to(target, crafted::ipv6(own.v6, peer.v6, 58, &icmp)));
     }
-    assert_eq!(inject(&client, packets), 10);
+    assert_eq!(inject(&client, packets), 12);
     assert_eq!((watched.read(), &watched.lost), (Flows::new(), &BTreeMap::new()));
 }
 
@@ -254,6 +256,31 @@ fn malformed(own_v4: Ipv4Addr, v4: IpAddr, own_v6: std::net::Ipv6Addr, v6: IpAdd
         six(60, &[60, 0]),
         six(60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(20)),
     ]
+}
+
+#[tokio::test]
+async fn a_heartbeat_of_sctp_belongs_to_an_association_and_begins_none() {
+    const INIT: u8 = 1;
+    const HEARTBEAT: u8 = 4;
+    let mut watched = Watched::new();
+    let (client, server) = (watched.pod("client"), watched.pod("server"));
+    let listens = Answer { speech: Speech::Sctp, manner: Manner::IsSilent };
+    let _listening = server.spawn(&Task::Answer(listens)).unwrap();
+    let (own, peer) = (client.addresses, server.addresses);
+    // Ports, verification tag and checksum that nobody looks at, and a chunk without a body.
+    let sctp = |kind| [&[0x0f, 0xa0, 0x0b, 0x59], &[0; 8][..], &[kind, 0, 0, 4]].concat();
+    let four = |kind| to(peer.v4.into(), crafted::ipv4(own.v4, peer.v4, 132, 0, &sctp(kind)));
+    let six = |kind| to(peer.v6.into(), crafted::ipv6(own.v6, peer.v6, 132, &sctp(kind)));
+    assert_eq!(inject(&client, vec![four(HEARTBEAT), six(HEARTBEAT)]), 2);
+    assert_eq!(watched.read(), Flows::new());
+    let packets = vec![four(INIT), four(HEARTBEAT), six(INIT), six(HEARTBEAT)];
+    assert_eq!(inject(&client, packets), 4);
+    let bytes = 2 * (20 + 16) + 2 * (40 + 16);
+    let expected = flows([
+        ("client > server 132/2905", asks(2, 4, bytes)),
+        ("server < client 132/2905", asked(2, 4, bytes)),
+    ]);
+    assert_eq!((watched.read(), &watched.lost), (expected, &BTreeMap::new()));
 }
 
 #[tokio::test]
@@ -350,13 +377,4 @@ async fn connections_older_than_the_sensor_keep_their_direction() {
         ]);
         assert_eq!(watched.read(), expected);
     }
-}
-
-/// Without packets and bytes, of which a TCP connection has as many as it likes.
-fn outcomes(mut seen: Flows) -> Flows {
-    for counts in seen.values_mut() {
-        let Counts { attempts, answered, refused, closed, .. } = *counts;
-        *counts = Counts { attempts, answered, refused, closed, ..Counts::default() };
-    }
-    seen
 }

@@ -10,13 +10,14 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::time::Duration;
 
+use parapet::clock;
 use parapet::kernel::Sensor;
 use parapet_common::{SERVICE_ONE_BY_ONE, ServicePort};
-use parapet_core::flow::Direction;
+use parapet_core::flow::{Direction, Timestamp};
 use parapet_core::record::{Counts, Record};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketType, bind, connect, connect_unspec, listen, recv,
-    send, socket, sockopt,
+    AddressFamily, RecvFlags, SendFlags, SocketType, bind, connect, connect_unspec, ipproto,
+    listen, recv, send, socket, sockopt,
 };
 use support::traffic::raw;
 
@@ -31,6 +32,11 @@ const AGAIN: &str = "PARAPET_TEST_AGAIN";
 const TOLD: &str = "PARAPET_TEST_TOLD";
 /// The same for a child that serves UDP with a socket for each client: the port of its only one.
 const EACH: &str = "PARAPET_TEST_EACH";
+
+/// The same for a child that sends this port a datagram each time it is told to.
+const TIMED: &str = "PARAPET_TEST_TIMED";
+/// The same for a child that reads along what TCP says to it and asks this port.
+const ALONG: &str = "PARAPET_TEST_ALONG";
 
 /// The same for a child that connects one socket to this port again and again until it can.
 const RETRY: &str = "PARAPET_TEST_RETRY";
@@ -339,6 +345,74 @@ async fn a_port_that_becomes_a_divided_services_is_counted_one_by_one_from_then_
     assert_eq!(connect(0), [(3, false)]);
     assert_eq!(connect(SERVICE_ONE_BY_ONE), [(1, true); 3]);
     assert_eq!(connect(0), [(3, false)]);
+}
+
+/// Nor this.
+#[test]
+fn timed_process() {
+    let Ok(port) = std::env::var(TIMED) else { return };
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    socket.connect((Ipv4Addr::LOCALHOST, port.parse().unwrap())).unwrap();
+    while std::io::stdin().read(&mut [0]).unwrap() == 1 {
+        socket.send(b"x").unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_packet_has_the_time_at_which_it_passed() {
+    /// A tick is ten milliseconds at most, and what is told may be two of them late.
+    const LATE_NS: u64 = 20_000_000;
+    let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let cgroup = Cgroup::new("timed");
+    let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
+    let mut child = child("sensor::timed_process", TIMED, server.local_addr().unwrap().port());
+    start_in(&cgroup, &mut child);
+    for pause_ms in [0, 100, 1_500] {
+        std::thread::sleep(Duration::from_millis(pause_ms));
+        let before = clock::now();
+        child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        server.recv(&mut [0; 1]).unwrap();
+        let after = clock::now();
+        // What is read later is no newer for that.
+        std::thread::sleep(Duration::from_millis(100));
+        let records = sensor.read_now();
+        let [Record::Flow(flow)] = &records[..] else { panic!("{records:?}") };
+        let earliest = Timestamp(before.0 - LATE_NS);
+        let seen = flow.last_seen;
+        assert!((earliest..=after).contains(&seen), "{seen:?} in {earliest:?} to {after:?}");
+    }
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+}
+
+/// Nor this.
+#[test]
+fn along_process() {
+    let Ok(port) = std::env::var(ALONG) else { return };
+    std::io::stdin().read_exact(&mut [0]).unwrap();
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, port.parse().unwrap());
+    let along = socket(AddressFamily::INET, SocketType::RAW, Some(ipproto::TCP)).unwrap();
+    connect(&along, &address).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.read_exact(&mut [0; 6]).unwrap();
+    // The end of the handshake, and more.
+    for _ in 0..2 {
+        assert!(recv(&along, &mut [0; 128], RecvFlags::empty()).unwrap().1 >= 40);
+    }
+}
+
+#[tokio::test]
+async fn a_connected_raw_socket_that_reads_along_counts_nothing() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let cgroup = Cgroup::new("along");
+    let mut sensor = Sensor::load(&cgroup.config(8)).unwrap();
+    let mut child = child("sensor::along_process", ALONG, port);
+    start_in(&cgroup, &mut child);
+    listener.accept().unwrap().0.write_all(b"answer").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(only_flow(&mut sensor), (Some(Direction::Egress), port, 1, 1, 0));
 }
 
 #[tokio::test]

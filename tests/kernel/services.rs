@@ -31,12 +31,12 @@ const BALANCER: Addresses = Addresses {
     v6: Ipv6Addr::new(0x2001, 0xdb8, 0xba1, 0, 0, 0, 0, 10),
 };
 
-fn web() -> Vec<Port> {
+pub(crate) fn web() -> Vec<Port> {
     vec![Port::new("http", "TCP", 80, 8080)]
 }
 
 /// A pod that serves this TCP port.
-fn server(node: &mut Node, name: &str, port: u16) -> (Pod, Process) {
+pub(crate) fn server(node: &mut Node, name: &str, port: u16) -> (Pod, Process) {
     let pod = node.pod(&PodSpec::new("b", name)).unwrap();
     let serving = pod.spawn(&Task::serve_tcp(&[port])).unwrap();
     (pod, serving)
@@ -52,7 +52,7 @@ fn from_node(node: &Node, target: SocketAddr, count: u64) {
     assert_eq!((counts.attempts, counts.answered), (count, count), "{target}");
 }
 
-fn from_pod(pod: &Pod, target: SocketAddr, count: u64) {
+pub(crate) fn from_pod(pod: &Pod, target: SocketAddr, count: u64) {
     let counts = pod.run(&Task::connect(target, count)).unwrap();
     assert_eq!((counts.attempts, counts.answered), (count, count), "{target}");
 }
@@ -507,41 +507,6 @@ fn a_server_of_the_node_behind_a_service_is_asked_and_asks_nobody() {
     }
     let report = agent.report_when(|report| asked(report) == expected).unwrap();
     assert_eq!(asked(&report), expected);
-}
-
-/// As a sidecar mesh does it. What the proxy asks for then is the pod's traffic.
-#[test]
-fn what_a_pod_turns_to_a_proxy_of_its_own_is_loopback() {
-    let mut node = new_node();
-    let app = node.pod(&PodSpec::new("a", "app")).unwrap();
-    let (web_pod, _web) = server(&mut node, "web", 8080);
-    let service = node.service("b", "web", web(), &[&web_pod]).unwrap();
-    let _proxy = app.spawn(&Task::serve_tcp(&[15_001, 82])).unwrap();
-    let turn = "add table inet mesh\n\
-                add chain inet mesh out { type nat hook output priority -100; }\n\
-                add rule inet mesh out tcp dport { 80, 81 } redirect to :15001\n\
-                add rule inet mesh out tcp dport 82 redirect\n";
-    app.network().within(|| tool::nft(turn)).unwrap();
-    let agent = Agent::start_on(&binary(), &node, &[]).unwrap();
-    for family in BOTH {
-        from_pod(&app, service.at(family, 80), 3);
-        // Nobody is there, and the proxy answers all the same.
-        from_pod(&app, web_pod.at(family, 81), 2);
-        from_pod(&app, web_pod.at(family, 82), 2);
-        from_pod(&app, web_pod.at(family, 8080), 1);
-    }
-    let report = expect(
-        &agent,
-        &[
-            ("egress a/app -> loopback TCP/15001", &[("answered", 10)]),
-            ("ingress loopback -> a/app TCP/15001", &[("answered", 10)]),
-            ("egress a/app -> loopback TCP/82", &[("answered", 4)]),
-            ("ingress loopback -> a/app TCP/82", &[("answered", 4)]),
-            ("egress a/app -> b/web TCP/8080", &[("answered", 2)]),
-            ("ingress a/app -> b/web TCP/8080", &[("answered", 2)]),
-        ],
-    );
-    assert_eq!(report.edges.len(), 6);
 }
 
 #[test]

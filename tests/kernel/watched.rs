@@ -112,6 +112,15 @@ impl Watched {
     }
 }
 
+/// Without packets and bytes, of which a TCP connection has as many as it likes.
+pub(crate) fn outcomes(mut seen: Flows) -> Flows {
+    for counts in seen.values_mut() {
+        let Counts { attempts, answered, refused, closed, .. } = *counts;
+        *counts = Counts { attempts, answered, refused, closed, ..Counts::default() };
+    }
+    seen
+}
+
 fn add(sum: &mut Counts, more: &Counts) {
     sum.sent_packets += more.sent_packets;
     sum.sent_bytes += more.sent_bytes;
