@@ -66,9 +66,9 @@ async fn a_turned_connection_whose_flow_was_forgotten_is_loopback_again() {
     let idle_max = Duration::from_millis(50);
     let mut watched = Watched::with(new_node(), |config| KernelConfig { idle_max, ..config });
     let (app, web) = (watched.pod("app"), watched.pod("web"));
-    let _proxy = app.spawn(&Task::serve_tcp(&[PROXY])).unwrap();
     turn(&app, "80");
     for family in BOTH {
+        let proxy = app.spawn(&Task::serve_tcp(&[PROXY])).unwrap();
         let hold = Hold { target: web.at(family, 80), line: HeldLine::Tcp, count: 0 };
         let held = app.spawn(&Task::Hold(hold)).unwrap();
         let loopback = if family == Family::V4 { "127.0.0.1" } else { "::1" };
@@ -84,8 +84,12 @@ async fn a_turned_connection_whose_flow_was_forgotten_is_loopback_again() {
             assert_eq!(watched.read(), Flows::new());
         }
         assert_eq!(watched.capacity()[0].1, 0, "flows");
-        assert_eq!(held.finish().unwrap().received_bytes, 64);
+        // The first that is heard again comes from the proxy, in the name of who was asked.
+        drop(proxy);
         let closed = Counts { closed: 1, ..Counts::default() };
         assert_eq!(outcomes(watched.read()), both(closed));
+        // Whose end is nobody's any more.
+        drop(held);
+        watched.read();
     }
 }
