@@ -4,7 +4,7 @@
 //! counted.
 
 use aya_ebpf::{
-    bindings::{BPF_NOEXIST, bpf_sock},
+    bindings::{__sk_buff, BPF_NOEXIST, bpf_sock},
     helpers::bpf_skb_cgroup_id,
     macros::cgroup_skb,
     programs::SkBuffContext,
@@ -44,7 +44,7 @@ pub fn packet_received(ctx: SkBuffContext) -> i32 {
 
 #[inline(always)]
 fn observe(ctx: &SkBuffContext, way: Way) {
-    let Some(plain) = Plain::read(ctx, way) else { return observe_any(ctx, way) };
+    let Some(plain) = Plain::read(ctx, way) else { return any(ctx, way) };
     if plain.protocol == IPPROTO_TCP {
         if let Some((slot, marks, handshake_ns)) = tcp::in_stream(ctx, way, &plain) {
             count_packet(slot, way, ctx.len(), clock::now_ns());
@@ -58,12 +58,36 @@ fn observe(ctx: &SkBuffContext, way: Way) {
     {
         return count_packet(slot, way, ctx.len(), clock::now_ns());
     }
-    observe_any(ctx, way);
+    any(ctx, way);
 }
 
 /// Any packet. A call of its own: most packets are in the middle of a stream, and what those need
 /// is so little that it stays in the processor's caches.
+#[inline(always)]
+fn any(ctx: &SkBuffContext, way: Way) {
+    match way {
+        Way::Sent => any_sent(ctx.skb.skb),
+        Way::Received => any_received(ctx.skb.skb),
+    };
+}
+
+/// With a name and of scalars only, so that the kernel verifies it once, and not again with each
+/// way that leads to it. So is the other one; the kernel wants a result, and nobody reads it.
+#[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn any_sent(skb: *mut __sk_buff) -> u32 {
+    observe_any(&SkBuffContext::new(skb), Way::Sent);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn any_received(skb: *mut __sk_buff) -> u32 {
+    observe_any(&SkBuffContext::new(skb), Way::Received);
+    0
+}
+
+#[inline(always)]
 fn observe_any(ctx: &SkBuffContext, way: Way) {
     let mut packet = Packet::new(ctx, way);
     let parsed = packet::parse(ctx, &mut packet);

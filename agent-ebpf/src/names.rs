@@ -4,6 +4,7 @@
 //! It reads nothing of DNS itself and asks nothing of a packet but that it comes from port 53.
 
 use aya_ebpf::{
+    bindings::__sk_buff,
     helpers::{bpf_skb_cgroup_id, bpf_skb_load_bytes},
     programs::SkBuffContext,
 };
@@ -39,11 +40,20 @@ pub fn answer(ctx: &SkBuffContext, packet: &Packet, direction: u8) {
         && direction == DIRECTION_EGRESS
         && matches!(packet.way, Way::Received)
     {
-        take(ctx, packet.protocol);
+        take_answer(ctx.skb.skb, u32::from(packet.protocol));
     }
 }
 
+/// With a name and of scalars only, so that the kernel verifies it once, and not again with each
+/// way that leads to it. It wants a result, and nobody reads it.
+#[unsafe(no_mangle)]
 #[inline(never)]
+extern "C" fn take_answer(skb: *mut __sk_buff, protocol: u32) -> u32 {
+    take(&SkBuffContext::new(skb), protocol as u8);
+    0
+}
+
+#[inline(always)]
 fn take(ctx: &SkBuffContext, protocol: u8) {
     let Some((start, sequence)) = payload(ctx, protocol) else { return };
     let total = ctx.len().saturating_sub(start);

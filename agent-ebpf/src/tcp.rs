@@ -149,13 +149,14 @@ fn decide(
         set_connected(packet, sk, state, phase);
         advance(phase, way, packet.kind, tcp_state == STATE_SYN_SENT)
     };
+    packet.hide(ctx);
     let zero = opaque::zero(ctx);
-    let (next, marks) = (zero.u32(next), zero.u32(marks));
-    let direction = match next {
+    let (before, next, marks) = (zero.u32(before), zero.u32(next), zero.u32(marks));
+    let direction = zero.u8(match next {
         PHASE_LISTENER | PHASE_OPEN_INGRESS | PHASE_ENDED_INGRESS => DIRECTION_INGRESS,
         PHASE_OPENING | PHASE_OPEN_EGRESS | PHASE_ENDED_EGRESS => DIRECTION_EGRESS,
         _ => DIRECTION_UNKNOWN,
-    };
+    });
     let handshake_ns = if next != before {
         turn(state, before, next, marks)
     } else {
