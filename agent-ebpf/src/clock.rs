@@ -1,8 +1,8 @@
 //! The time a packet was seen, without the reading of a clock: the kernel's ticks, which are a
 //! number in its memory and no call to a program.
 //!
-//! The agent says how long a tick is, and has [`set_clock`] look once how far the monotonic clock is
-//! ahead of them. From there on the two go together: the kernel counts its ticks by that clock.
+//! The agent says how long a tick is, and has [`set_clock`] look once how far the monotonic clock
+//! is ahead of them. From there on both go together: the kernel counts its ticks by that clock.
 
 use core::ptr::{read_volatile, write_volatile};
 
@@ -14,8 +14,8 @@ use aya_ebpf::{
 
 use crate::maps;
 
-/// The monotonic time at which the kernel would have counted its tick number zero; it wraps, for the
-/// kernel begins with another number.
+/// The monotonic time at which the kernel would have counted its tick number zero. It wraps, for
+/// the kernel begins with another number.
 #[unsafe(no_mangle)]
 static mut TICKS_SINCE_NS: u64 = 0;
 

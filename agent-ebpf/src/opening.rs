@@ -1,5 +1,5 @@
-//! The first packet of a connection whose flow is known: its socket in, the slot out. Short ones are
-//! half of what many services do, and `tcp` decides on everything that may be.
+//! The first packet of a connection whose flow is known: its socket in, the slot out. Of short
+//! connections this is a large part of what they cost; `tcp` decides on all that may be otherwise.
 
 use aya_ebpf::{
     helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id},
@@ -20,8 +20,8 @@ use crate::{
 };
 
 /// The slot of a SYN that a socket sends for the first time, which is an attempt, or of the first
-/// packet of a connection that a listener accepted, which is an answer; the connection is remembered
-/// from here on. Null of all other packets, and of those that NAT led elsewhere.
+/// packet of a connection that a listener accepted, which is an answer; the connection is
+/// remembered from here on. Null of all other packets, and of those that NAT led elsewhere.
 #[inline(never)]
 pub fn first(ctx: &SkBuffContext, way: Way, plain: &Plain, flags: u8) -> *mut FlowSlot {
     let none = core::ptr::null_mut();
