@@ -23,7 +23,7 @@ use crate::{
 /// packet of a connection that a listener accepted, which is an answer; the connection is
 /// remembered from here on. Null of all other packets, and of those that NAT led elsewhere.
 #[inline(never)]
-pub fn first(ctx: &SkBuffContext, way: Way, plain: &Plain, flags: u8) -> *mut FlowSlot {
+pub fn first(ctx: &SkBuffContext, way: Way, flags: u8) -> *mut FlowSlot {
     let none = core::ptr::null_mut();
     let Some(sk) = socket::of(ctx) else { return none };
     // SAFETY: a field that all sockets have.
@@ -39,6 +39,8 @@ pub fn first(ctx: &SkBuffContext, way: Way, plain: &Plain, flags: u8) -> *mut Fl
     } else {
         return none;
     };
+    // Once more: who calls this has no stack left to hand it over, on Linux before 6.12.
+    let Some(plain) = Plain::read(ctx, way) else { return none };
     let Some([own_port, peer_port]) = plain.own_and_peer_port(ctx, way) else { return none };
     let is_asked = socket::asked(sk, plain.family) == Some((plain.peer, peer_port));
     if !is_asked || socket::own_port(sk) != own_port || peer_port == DNS_PORT {

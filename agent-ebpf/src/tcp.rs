@@ -40,7 +40,7 @@ pub fn in_stream(
     let sk = socket::of(ctx)?;
     let flags = plain.tcp_flags(ctx)?;
     let Some(state) = connection::known(ctx) else {
-        let slot = opening::first(ctx, way, plain, flags);
+        let slot = opening::first(ctx, way, flags);
         let marks = if matches!(way, Way::Sent) && flags & TCP_SYN != 0 { ATTEMPT } else { ANSWER };
         return if slot.is_null() { None } else { Some((slot, marks, 0)) };
     };

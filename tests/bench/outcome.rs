@@ -14,6 +14,17 @@ pub(crate) enum Goal {
     None,
 }
 
+impl Goal {
+    /// Every number will do where there is no goal.
+    pub(crate) fn is_met_by(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => value <= limit,
+            Self::AtLeast(limit) => value >= limit,
+            Self::None => true,
+        }
+    }
+}
+
 /// One number.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
@@ -45,11 +56,7 @@ impl Outcome {
 
     /// None without a goal.
     pub(crate) fn is_met(&self) -> Option<bool> {
-        match self.goal {
-            Goal::AtMost(limit) => Some(self.value <= limit),
-            Goal::AtLeast(limit) => Some(self.value >= limit),
-            Goal::None => None,
-        }
+        (self.goal != Goal::None).then(|| self.goal.is_met_by(self.value))
     }
 
     fn goal(&self) -> Option<String> {

@@ -159,11 +159,13 @@ fn report(
     let value = median(ratios.iter().copied());
     ratios.sort_unstable_by(f64::total_cmp);
     let at = |quarter: usize| ratios.get(ratios.len() * quarter / 4).copied().unwrap_or(0.0);
+    let with_empty = median(over(EMPTY));
+    let note = note.or((!goal.is_met_by(with_empty)).then_some("programs that do nothing miss it"));
     Outcome::new(name, value, "with the agent over without", goal)
         .noting(note)
         .with(&format!("with_{unit}"), median(all(WATCHED)))
         .with(&format!("without_{unit}"), median(neither.iter().copied()))
-        .with("with_empty_programs", median(over(EMPTY)))
+        .with("with_empty_programs", with_empty)
         .with("with_floor_programs", median(over(FLOOR)))
         .with("quarter_below", at(1))
         .with("quarter_above", at(3))

@@ -16,13 +16,13 @@ use aya::{Btf, Ebpf};
 use super::load::chain;
 use super::pins::Pins;
 use super::probes::{Hook, Probe};
-use super::syscall;
+use super::{syscall, ticks};
 
 /// Loads one program into the kernel.
 pub(super) fn verify(programs: &mut Ebpf, probe: &Probe, btf: &Btf) -> Result<(), String> {
     let program = find(programs, probe)?;
     let loaded = match probe.hook {
-        Hook::Cgroup(_) => cgroup(program)?.load(),
+        Hook::Cgroup(_) | Hook::Clock => cgroup(program)?.load(),
         Hook::Tracepoint(name) => tracepoint(program)?.load(name, btf),
         Hook::Iterator(kind) => iterator(program)?.load(kind, btf),
         Hook::Lsm(name) => lsm(program)?.load(name, btf),
@@ -46,6 +46,7 @@ pub(super) fn attach(
     match probe.hook {
         Hook::Cgroup(way) => attach_cgroup(cgroup(program)?, probe, root, way, pins),
         Hook::Tracepoint(_) => attach_tracepoint(tracepoint(program)?, probe, pins),
+        Hook::Clock => ticks::set_clock(cgroup(program)?),
         // Programs that ran before us know more of these sockets than the iterator could tell.
         Hook::Iterator(_) if is_first => read(iterator(program)?),
         Hook::Iterator(_) => Ok(()),
@@ -65,7 +66,7 @@ fn attach_loaded(program: &mut Program, hook: Hook) -> Result<(), String> {
         Hook::Function(_) => function(program)?.attach().map(drop),
         Hook::Probe(name) => kprobe(program)?.attach(name, 0).map(drop),
         Hook::Tracepoint(_) => tracepoint(program)?.attach().map(drop),
-        Hook::Iterator(_) | Hook::Cgroup(_) => Ok(()),
+        Hook::Iterator(_) | Hook::Cgroup(_) | Hook::Clock => Ok(()),
     };
     attached.map_err(|error| chain(&error))
 }

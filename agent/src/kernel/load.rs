@@ -211,11 +211,10 @@ pub(super) fn open_as(
     let tick_ns = ticks::tick_ns();
     loader.override_global("TICK_NS", &tick_ns, true);
     let object = cast::patched(OBJECT, constants.cast);
-    let refused = |problem: String| {
+    let programs = loader.load(&object).map_err(|error| {
+        let problem = chain(&error);
         if may_not(&problem) { not_permitted(&problem) } else { LoadError::object(problem) }
-    };
-    let mut programs = loader.load(&object).map_err(|error| refused(chain(&error)))?;
-    ticks::set_clock(&mut programs).map_err(refused)?;
+    })?;
     Ok(Opened { programs, btf, constants })
 }
 

@@ -16,6 +16,8 @@ pub(super) enum Hook {
     Function(&'static str),
     /// A probe in a kernel function.
     Probe(&'static str),
+    /// A packet program that no packet meets: run once, before those that it sets the clock of.
+    Clock,
     /// Read once, when nothing was pinned by an agent before us.
     Iterator(&'static str),
 }
@@ -32,10 +34,17 @@ pub(super) struct Probe {
 /// What both programs that look at older sockets are for.
 const OLDER: &str = "connections older than the agent have a direction";
 
-/// In the order in which they are attached. Cgroups first: a pod that starts while we attach must
-/// be known before its packets are seen. Then the sockets that are there, just before their packets
-/// are seen.
-pub(super) const PROBES: [Probe; 8] = [
+/// In the order in which they are attached. The clock first, for others read it. Then cgroups: a
+/// pod that starts while we attach must be known before its packets are seen. Then the sockets that
+/// are there, just before their packets are seen.
+pub(super) const PROBES: [Probe; 9] = [
+    Probe {
+        name: "set_clock",
+        hook_name: "BPF_PROG_RUN",
+        hook: Hook::Clock,
+        feature: "what is counted has a time",
+        required: true,
+    },
     Probe {
         name: "cgroup_created",
         hook_name: "tp_btf/cgroup_mkdir",

@@ -1,14 +1,11 @@
 //! The clock of the packet programs, which count the kernel's ticks: how long one is, and from when
 //! on they are counted. It keeps nothing.
 
-use aya::Ebpf;
-use aya::programs::{CgroupSkb, ProgramError, TestRun as _, TestRunOptions};
+use aya::programs::{CgroupSkb, TestRun as _, TestRunOptions};
 use rustix::time::{ClockId, clock_getres};
 
 use super::load::chain;
 
-/// The program that looks at both clocks.
-const SET_CLOCK: &str = "set_clock";
 /// What the kernel wants to see before it runs a packet program: Ethernet and IP headers, of which
 /// nobody reads anything.
 const PACKET: [u8; 64] = [0; 64];
@@ -19,12 +16,8 @@ pub(super) fn tick_ns() -> u64 {
     u64::try_from(tick.tv_nsec).unwrap_or_default()
 }
 
-/// Sets the programs' clock. Before, they tell no time.
-pub(super) fn set_clock(programs: &mut Ebpf) -> Result<(), String> {
-    let program = programs.program_mut(SET_CLOCK).ok_or("set_clock is not in the object")?;
-    let program: &mut CgroupSkb =
-        program.try_into().map_err(|error: ProgramError| chain(&error))?;
-    program.load().map_err(|error| chain(&error))?;
+/// Runs the loaded program that looks at both clocks. Before, the others tell no time.
+pub(super) fn set_clock(program: &CgroupSkb) -> Result<(), String> {
     let options = TestRunOptions { data_in: Some(&PACKET), ..TestRunOptions::new() };
     program.test_run(options).map(drop).map_err(|error| chain(&error))
 }
