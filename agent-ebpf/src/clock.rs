@@ -19,7 +19,8 @@ use crate::maps;
 #[unsafe(no_mangle)]
 static mut TICKS_SINCE_NS: u64 = 0;
 
-/// Nanoseconds on the monotonic clock; a tick or two (a few milliseconds) late, never early.
+/// Nanoseconds on the monotonic clock; a tick or two (a few milliseconds) late. Early only if the
+/// processor that counts the ticks stood still while the clock was set.
 #[inline(always)]
 pub fn now_ns() -> u64 {
     // SAFETY: a static of this object: one aligned word, read whole.

@@ -71,8 +71,8 @@ fn any(ctx: &SkBuffContext, way: Way) {
     };
 }
 
-/// With a name and of scalars only, so that the kernel verifies it once, and not again with each
-/// way that leads to it. So is the other one; the kernel wants a result, and nobody reads it.
+/// Verified once, as `share::charged_cgroup`, and so is the other one. The kernel wants a result,
+/// and nobody reads it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn any_sent(skb: *mut __sk_buff) -> u32 {
@@ -225,7 +225,7 @@ pub fn word(number: u32, packet: &Packet, answered: bool) -> CachedFlow {
 }
 
 #[inline(always)]
-pub fn key(ctx: &SkBuffContext, packet: &Packet, direction: u8, local_port: u16) -> FlowKey {
+fn key(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> FlowKey {
     FlowKey {
         // SAFETY: the context is valid for the whole program.
         cgroup_id: unsafe { bpf_skb_cgroup_id(ctx.skb.skb) },
@@ -239,7 +239,7 @@ pub fn key(ctx: &SkBuffContext, packet: &Packet, direction: u8, local_port: u16)
         family: packet.family,
         direction,
         reserved: 0,
-        local_port,
+        local_port: 0,
     }
 }
 
@@ -247,7 +247,7 @@ pub fn key(ctx: &SkBuffContext, packet: &Packet, direction: u8, local_port: u16)
 #[inline(never)]
 pub fn is_known(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> bool {
     // SAFETY: the value is not used.
-    unsafe { FLOWS.get(key(ctx, packet, direction, 0)).is_some() }
+    unsafe { FLOWS.get(key(ctx, packet, direction)).is_some() }
 }
 
 /// What the agent said of the peer's port: a Service's, and how its connections are counted.
@@ -269,7 +269,7 @@ pub fn service(packet: &Packet) -> Option<u32> {
 #[inline(never)]
 pub fn find(ctx: &SkBuffContext, packet: &Packet, direction: u8) -> u32 {
     let version = hint::version();
-    let mut key = key(ctx, packet, direction, 0);
+    let mut key = key(ctx, packet, direction);
     if let Some(number) = hint::of(&key, version) {
         return number;
     }

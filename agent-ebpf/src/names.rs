@@ -44,8 +44,7 @@ pub fn answer(ctx: &SkBuffContext, packet: &Packet, direction: u8) {
     }
 }
 
-/// With a name and of scalars only, so that the kernel verifies it once, and not again with each
-/// way that leads to it. It wants a result, and nobody reads it.
+/// Verified once, as `share::charged_cgroup`. The kernel wants a result, and nobody reads it.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_answer(skb: *mut __sk_buff, protocol: u32) -> u32 {

@@ -12,12 +12,19 @@ use crate::{
     flow::{self, NO_SLOT},
     hint,
     names::DNS_PORT,
-    packet::{IPPROTO_TCP, Plain, TCP_ACK, TCP_FIN, TCP_RST, TCP_SYN, Way},
+    packet::{IPPROTO_TCP, Plain, TCP_FIN, TCP_RST, TCP_SYN, Way},
     socket::{
         self, CachedFlow, PHASE_ACCEPTED, PHASE_OPEN_INGRESS, PHASE_OPENING, STATE_ESTABLISHED,
         STATE_SYN_SENT,
     },
+    tcp,
 };
+
+/// Whether a packet asks its receiver for a connection: what else [`first`] takes is an answer.
+#[inline(always)]
+pub fn is_request(way: Way, flags: u8) -> bool {
+    matches!(way, Way::Sent) && tcp::is_syn(flags)
+}
 
 /// The slot of a SYN that a socket sends for the first time, which is an attempt, or of the first
 /// packet of a connection that a listener accepted, which is an answer; the connection is
@@ -28,8 +35,7 @@ pub fn first(ctx: &SkBuffContext, way: Way, flags: u8) -> *mut FlowSlot {
     let Some(sk) = socket::of(ctx) else { return none };
     // SAFETY: a field that all sockets have.
     let tcp_state = unsafe { (*sk).state };
-    let is_request = matches!(way, Way::Sent) && flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN;
-    let (phase, direction) = if is_request && tcp_state == STATE_SYN_SENT {
+    let (phase, direction) = if is_request(way, flags) && tcp_state == STATE_SYN_SENT {
         (PHASE_OPENING, DIRECTION_EGRESS)
     } else if tcp_state == STATE_ESTABLISHED
         && flags & (TCP_SYN | TCP_FIN | TCP_RST) == 0

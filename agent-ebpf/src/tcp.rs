@@ -41,7 +41,7 @@ pub fn in_stream(
     let flags = plain.tcp_flags(ctx)?;
     let Some(state) = connection::known(ctx) else {
         let slot = opening::first(ctx, way, flags);
-        let marks = if matches!(way, Way::Sent) && flags & TCP_SYN != 0 { ATTEMPT } else { ANSWER };
+        let marks = if opening::is_request(way, flags) { ATTEMPT } else { ANSWER };
         return if slot.is_null() { None } else { Some((slot, marks, 0)) };
     };
     // SAFETY: a field that all sockets have.
@@ -79,10 +79,16 @@ fn at_listener(state: *mut SocketState, plain: &Plain) -> Option<*mut FlowSlot> 
     if is_asked && flow::is_with(slot, &plain.peer, plain.protocol) { Some(slot) } else { None }
 }
 
-/// Whether a packet asks for a connection.
+/// Whether we are asked for a connection.
 #[inline(always)]
 fn asks(way: Way, flags: u8) -> bool {
-    matches!(way, Way::Received) && flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
+    matches!(way, Way::Received) && is_syn(flags)
+}
+
+/// Whether these are the flags of who asks for a connection.
+#[inline(always)]
+pub fn is_syn(flags: u8) -> bool {
+    flags & (TCP_SYN | TCP_ACK | TCP_RST) == TCP_SYN
 }
 
 /// Any packet of TCP.
